@@ -1,0 +1,3 @@
+#![doc = "The `ci-bridge` program."]
+
+fn main() {}

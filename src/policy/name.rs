@@ -9,7 +9,7 @@ use std::fmt;
 use thiserror::Error;
 
 /// The longest unit name that systemd accepts, in bytes, with the suffix (`UNIT_NAME_MAX` less its final NUL).
-pub const UNIT_NAME_MAX: usize = 255;
+const UNIT_NAME_MAX: usize = 255;
 
 const SERVICE_SUFFIX: &str = ".service";
 

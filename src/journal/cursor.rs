@@ -1,5 +1,6 @@
 //! A place between two entries of a run in one file, which moves either way.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use super::Source;
@@ -39,7 +40,26 @@ impl Span {
 pub(super) struct Found {
     pub(super) position: Position,
     pub(super) source: Source,
-    pub(super) known: Known,
+    pub(super) priority: Option<u8>,
+    message: Option<NonZeroU64>,
+}
+
+/// For each list the index of the entry after a place.
+type Place = [u64; LISTS];
+
+/// An entry that was looked at, and the place beyond it.
+#[derive(Debug)]
+struct Ahead {
+    found: Found,
+    beyond: Place,
+    direction: Direction,
+}
+
+/// What lies next to a place.
+enum Step {
+    Nothing,
+    OfOthers,
+    OfRun(Found),
 }
 
 #[derive(Debug, Default)]
@@ -56,10 +76,8 @@ pub(super) struct FileCursor {
     span: Span,
     streams: Streams,
     sources: [List; LISTS],
-    /// For each list the index of the entry after this place.
-    at: [u64; LISTS],
-    /// The entry that was looked at last, and the place beyond it.
-    ahead: Option<(Found, [u64; LISTS], Direction)>,
+    at: Place,
+    ahead: Option<Ahead>,
     damaged: u32,
     problem: Option<Damage>,
 }
@@ -120,7 +138,7 @@ impl FileCursor {
         let facts = known.facts;
         if facts.has(Facts::UNIT) {
             let own = match known.stream {
-                Some(stream) => self.streams.is_own(&self.lists.file, stream)?,
+                Some(stream) => self.streams.is_own(&self.lists.file, stream.get())?,
                 None => self.is_of_run(position, facts, Facts::INVOCATION, Facts::OTHER_INVOCATION),
             };
             if own {
@@ -171,52 +189,45 @@ impl FileCursor {
         Ok(found)
     }
 
-    /// The next entry of the run in that direction, without moving.
-    pub(super) fn peek(&mut self, direction: Direction) -> Option<Found> {
-        if let Some((found, _, looked)) = self.ahead
-            && looked == direction
-        {
-            return Some(found);
+    /// Where the next entry of the run in that direction stands; without moving.
+    pub(super) fn peek(&mut self, direction: Direction) -> Option<&Position> {
+        if self.ahead.as_ref().is_none_or(|ahead| ahead.direction != direction) {
+            self.ahead = self.look(direction);
         }
-        self.ahead = None;
-        let mut at = self.at;
-        loop {
-            let (found, beyond) = match self.step(at, direction) {
-                Ok(Some(step)) => step,
-                Ok(None) => {
+        self.ahead.as_ref().map(|ahead| &ahead.found.position)
+    }
+
+    fn look(&mut self, direction: Direction) -> Option<Ahead> {
+        let mut place = self.at;
+        while self.damaged <= DAMAGED_MOST {
+            match self.step(&mut place, direction) {
+                Ok(Step::OfRun(found)) => return Some(Ahead { found, beyond: place, direction }),
+                Ok(Step::OfOthers) => {}
+                Ok(Step::Nothing) => {
                     // What was passed over is not of the run; it need not be looked at again.
-                    self.at = at;
+                    self.at = place;
                     return None;
                 }
-                Err((damage, beyond)) => {
+                Err(damage) => {
                     self.problem.get_or_insert(damage);
                     self.damaged += 1;
-                    if self.damaged > DAMAGED_MOST {
-                        return None;
-                    }
-                    at = beyond;
-                    continue;
                 }
-            };
-            at = beyond;
-            if let Some(found) = found {
-                self.ahead = Some((found, beyond, direction));
-                return Some(found);
             }
         }
+        None
     }
 
     /// Moves over the entry that was looked at.
-    pub(super) fn pass(&mut self) {
-        if let Some((_, beyond, _)) = self.ahead.take() {
-            self.at = beyond;
-        }
+    pub(super) fn pass(&mut self) -> Option<Found> {
+        let ahead = self.ahead.take()?;
+        self.at = ahead.beyond;
+        Some(ahead.found)
     }
 
-    /// The message of an entry that was looked at.
+    /// The message of an entry that was passed.
     pub(super) fn message(&mut self, found: &Found) -> Result<Vec<u8>, Damage> {
         // An entry without a message is possible in the native protocol.
-        found.known.message.map_or(Ok(Vec::new()), |offset| self.lists.reader.message(&self.lists.file, offset))
+        found.message.map_or(Ok(Vec::new()), |offset| self.lists.reader.message(&self.lists.file, offset.get()))
     }
 
     /// What went wrong, if anything did since the last time this was asked.
@@ -229,50 +240,34 @@ impl FileCursor {
         self.problem.get_or_insert(damage);
     }
 
-    /// The entry next to the place `at`, if it is of the run, and the place beyond it; `None` at the end.
-    #[expect(clippy::type_complexity, reason = "one private step of one loop")]
-    fn step(
-        &mut self,
-        at: [u64; LISTS],
-        direction: Direction,
-    ) -> Result<Option<(Option<Found>, [u64; LISTS])>, (Damage, [u64; LISTS])> {
+    /// Moves `place` over one entry, also if that can't be read.
+    fn step(&mut self, place: &mut Place, direction: Direction) -> Result<Step, Damage> {
         let mut offsets = [None; LISTS];
-        for (index, list) in self.sources.iter_mut().enumerate() {
-            let place = at.get(index).copied().unwrap_or_default();
-            let next = match direction {
-                Direction::Forward => (place < list.high).then_some(place),
-                Direction::Backward => (place > list.low).then(|| place - 1),
+        for ((list, at), offset) in self.sources.iter_mut().zip(place.iter_mut()).zip(&mut offsets) {
+            let (next, end) = match direction {
+                Direction::Forward => ((*at < list.high).then_some(*at), list.high),
+                Direction::Backward => ((*at > list.low).then(|| *at - 1), list.low),
             };
             let Some(next) = next else { continue };
-            // A list that can't be read on ends here: its place moves to the end.
-            let offset = list.slots.get(&self.lists.file, next, direction).map_err(|damage| {
-                let mut beyond = at;
-                if let Some(place) = beyond.get_mut(index) {
-                    *place = if direction == Direction::Forward { list.high } else { list.low };
-                }
-                (damage, beyond)
-            })?;
-            if let Some(slot) = offsets.get_mut(index) {
-                *slot = Some(offset);
-            }
+            // A list that can't be read on ends there.
+            *offset = Some(list.slots.get(&self.lists.file, next, direction).inspect_err(|_| *at = end)?);
         }
         let nearest = match direction {
             Direction::Forward => offsets.iter().flatten().min(),
             Direction::Backward => offsets.iter().flatten().max(),
         };
-        let Some(nearest) = nearest.copied() else { return Ok(None) };
-        let mut beyond = at;
-        for (place, offset) in beyond.iter_mut().zip(offsets) {
+        let Some(nearest) = nearest.copied() else { return Ok(Step::Nothing) };
+        for (at, offset) in place.iter_mut().zip(offsets) {
             if offset == Some(nearest) {
                 match direction {
-                    Direction::Forward => *place += 1,
-                    Direction::Backward => *place -= 1,
+                    Direction::Forward => *at += 1,
+                    Direction::Backward => *at -= 1,
                 }
             }
         }
-        let read = self.lists.reader.read(&self.lists.file, nearest, direction);
-        let (position, known) = read.map_err(|damage| (damage, beyond))?;
-        let source = self.source(&position, &known).map_err(|damage| (damage, beyond))?;
-        Ok(Some((source.map(|source| Found { position, source, known }), beyond)))
+        let (position, known) = self.lists.reader.read(&self.lists.file, nearest, direction)?;
+        let source = self.source(&position, &known)?;
+        let Known { priority, message, .. } = known;
+        Ok(source.map_or(Step::OfOthers, |source| Step::OfRun(Found { position, source, priority, message })))
     }
 }

@@ -93,24 +93,25 @@ impl Entries {
     /// Moves over the nearest entry; one that is in several files counts once.
     fn pass(&mut self, direction: Direction) -> Option<(usize, Found)> {
         loop {
-            let (index, found) = self.nearest(direction)?;
-            self.cursors.get_mut(index)?.pass();
+            let index = self.nearest(direction)?;
+            let found = self.cursors.get_mut(index)?.pass()?;
             if self.last.replace(found.position) != Some(found.position) {
                 return Some((index, found));
             }
         }
     }
 
-    fn nearest(&mut self, direction: Direction) -> Option<(usize, Found)> {
+    /// The cursor whose next entry is nearest.
+    fn nearest(&mut self, direction: Direction) -> Option<usize> {
         let nearer = |a: &Position, b: &Position| match direction {
             Direction::Forward => a.order(b).is_lt(),
             Direction::Backward => a.order(b).is_gt(),
         };
         if let Some((index, second)) = &self.leader
-            && let Some(found) = self.cursors.get_mut(*index).and_then(|cursor| cursor.peek(direction))
-            && second.as_ref().is_none_or(|second| nearer(&found.position, second))
+            && let Some(position) = self.cursors.get_mut(*index).and_then(|cursor| cursor.peek(direction))
+            && second.as_ref().is_none_or(|second| nearer(position, second))
         {
-            return Some((*index, found));
+            return Some(*index);
         }
         for cursor in &mut self.cursors {
             cursor.peek(direction);
@@ -120,14 +121,14 @@ impl Entries {
             // A file that has nothing more lets go of its memory.
             self.cursors.retain_mut(|cursor| cursor.peek(direction).is_some());
         }
-        let mut first: Option<(usize, Found)> = None;
+        let mut first: Option<(usize, Position)> = None;
         let mut second: Option<Position> = None;
         for (index, cursor) in self.cursors.iter_mut().enumerate() {
-            let Some(found) = cursor.peek(direction) else { continue };
-            let behind = match &first {
-                Some((_, best)) if !nearer(&found.position, &best.position) => found.position,
-                _ => match first.replace((index, found)) {
-                    Some((_, best)) => best.position,
+            let Some(position) = cursor.peek(direction).copied() else { continue };
+            let behind = match first {
+                Some((_, best)) if !nearer(&position, &best) => position,
+                _ => match first.replace((index, position)) {
+                    Some((_, best)) => best,
                     None => continue,
                 },
             };
@@ -136,7 +137,7 @@ impl Entries {
             }
         }
         self.leader = first.map(|(index, _)| (index, second));
-        first
+        self.leader.map(|(index, _)| index)
     }
 
     fn advance(&mut self, direction: Direction) -> Option<Result<Entry, Error>> {
@@ -153,8 +154,8 @@ impl Entries {
             let cursor = self.cursors.get_mut(index)?;
             match cursor.message(&found) {
                 Ok(message) => {
-                    let Found { position, source, known } = found;
-                    return Some(Ok(Entry { position, priority: known.priority, source, message }));
+                    let Found { position, source, priority, .. } = found;
+                    return Some(Ok(Entry { position, priority, source, message }));
                 }
                 Err(damage) => {
                     cursor.note(damage);

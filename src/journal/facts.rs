@@ -5,6 +5,7 @@
 //! lists agree, and only the rest is looked at.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 
 use crate::invocation::InvocationId;
 
@@ -151,30 +152,30 @@ pub(super) struct Known {
     pub(super) facts: Facts,
     pub(super) priority: Option<u8>,
     /// Where the message lies in the file.
-    pub(super) message: Option<u64>,
+    pub(super) message: Option<NonZeroU64>,
     /// Where the id of the stream lies on which the message came, if it was printed on standard output.
-    pub(super) stream: Option<u64>,
+    pub(super) stream: Option<NonZeroU64>,
     /// Where the invocation lies that is not the wanted one.
-    pub(super) other: Option<u64>,
+    pub(super) other: Option<NonZeroU64>,
     /// The same of the invocation that the entry claims to be about.
-    pub(super) about_other: Option<u64>,
+    pub(super) about_other: Option<NonZeroU64>,
 }
 
 impl Known {
-    fn with(mut self, offset: u64, meaning: Meaning) -> Self {
+    fn with(mut self, offset: Option<NonZeroU64>, meaning: Meaning) -> Self {
         match meaning {
             Meaning::Facts(facts) => {
                 if facts.has(Facts::OTHER_INVOCATION) {
-                    self.other = Some(offset);
+                    self.other = offset;
                 }
                 if facts.has(Facts::ABOUT_OTHER_INVOCATION) {
-                    self.about_other = Some(offset);
+                    self.about_other = offset;
                 }
                 self.facts = self.facts.and(facts);
             }
-            Meaning::Stream => self.stream = Some(offset),
+            Meaning::Stream => self.stream = offset,
             Meaning::Priority(priority) => self.priority = self.priority.or(Some(priority)),
-            Meaning::Message => self.message = self.message.or(Some(offset)),
+            Meaning::Message => self.message = self.message.or(offset),
         }
         self
     }
@@ -228,7 +229,7 @@ impl EntryReader {
         let mut known = self.known.last().copied().unwrap_or_default();
         for index in same..self.items.len() / size {
             let item = self.items.get(index * size..).map_or(0, |item| file.layout().offset(item));
-            known = known.with(item, self.meaning(file, item)?);
+            known = known.with(NonZeroU64::new(item), self.meaning(file, item)?);
             self.known.push(known);
         }
         Ok((entry.position, known))

@@ -1,6 +1,7 @@
 //! The entries of one file that may belong to a run, as the file's own lists.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -275,8 +276,8 @@ struct Others<'a> {
 }
 
 impl Others<'_> {
-    fn is_later(&mut self, file: &JournalFile, offset: Option<u64>) -> Result<bool, Damage> {
-        let Some(offset) = offset else { return Ok(false) };
+    fn is_later(&mut self, file: &JournalFile, offset: Option<NonZeroU64>) -> Result<bool, Damage> {
+        let Some(offset) = offset.map(NonZeroU64::get) else { return Ok(false) };
         if let Some(later) = self.known.get(&offset) {
             return Ok(*later);
         }

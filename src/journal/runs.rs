@@ -1,6 +1,7 @@
 //! Runs of a unit: finding them, their entries and how they ended.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -266,14 +267,14 @@ fn newest(
     lists: &mut Lists,
     list: impl Fn(&Lists) -> &Chain,
     right: impl Fn(Facts) -> bool,
-    other: impl Fn(&Known) -> Option<u64>,
+    other: impl Fn(&Known) -> Option<NonZeroU64>,
 ) -> Result<Option<(Position, InvocationId)>, Damage> {
     for index in (0..list(lists).len()).rev() {
         let offset = list(lists).at(&lists.file, index)?;
         let (position, known) = lists.read(offset)?;
         if right(known.facts)
             && let Some(other) = other(&known)
-            && let Some(id) = invocation(&lists.file.field(other, FIELD_MOST)?)
+            && let Some(id) = invocation(&lists.file.field(other.get(), FIELD_MOST)?)
         {
             return Ok(Some((position, id)));
         }

@@ -1,3 +1,4 @@
 //! An authenticated HTTP API that starts allowed systemd units and tells what became of them.
+pub mod config;
 pub mod invocation;
 pub mod policy;

@@ -1,4 +1,5 @@
 //! An authenticated HTTP API that starts allowed systemd units and tells what became of them.
+pub mod auth;
 pub mod config;
 pub mod invocation;
 pub mod policy;

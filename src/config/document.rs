@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 
+use jiff::Timestamp;
 use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -132,6 +133,11 @@ impl<'d> Section<'d> {
         Some(Value { document: self.document, path, place: join(&self.place, key), content: value })
     }
 
+    /// The value of `key`.
+    pub(crate) fn require(&self, key: &str, example: &str) -> Result<Value<'d>, Fault> {
+        self.get(key).ok_or_else(|| Fault::new(format!("`{}` is missing; add `{example}`", join(&self.place, key))))
+    }
+
     /// The table `key`, which may be absent.
     pub(crate) fn section(&self, key: &str) -> Result<Self, Fault> {
         match self.get(key) {
@@ -143,6 +149,13 @@ impl<'d> Section<'d> {
                 table: None,
             }),
         }
+    }
+
+    /// The tables of `[[key]]`, in the order of the file.
+    pub(crate) fn sections(&self, key: &str) -> Result<Vec<Self>, Fault> {
+        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let list = value.elements().ok_or_else(|| value.expected(&format!("written as `[[{key}]]`")))?;
+        list.iter().map(Value::section).collect()
     }
 }
 
@@ -185,6 +198,18 @@ impl<'d> Value<'d> {
         let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok();
         number.filter(|number| range.contains(number)).ok_or_else(|| {
             self.fault(format!("{integer} is out of range; choose {} to {}", range.start(), range.end()))
+        })
+    }
+
+    /// The moment, written as a TOML date-time with its offset or as the same in quotes.
+    pub(crate) fn moment(&self) -> Result<Timestamp, Fault> {
+        let text = match self.content.get_ref() {
+            DeValue::Datetime(moment) => moment.to_string(),
+            DeValue::String(text) => text.to_string(),
+            _ => return Err(self.expected("a moment such as 2030-01-31T12:00:00Z")),
+        };
+        text.parse().map_err(|_| {
+            self.fault(format!("`{text}` is no moment; write date, time and offset: 2030-01-31T12:00:00Z"))
         })
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use self::document::Fault;
-use self::document::{Document, Section};
+pub(crate) use self::document::{Document, Section};
 pub use self::duration::{NotADuration, parse_duration};
 pub use self::listen::{Listen, ListenError};
 pub use self::replace::{Owner, replace_file};
@@ -60,7 +60,7 @@ pub enum Error {
 }
 
 /// Reads a file of the configuration; `remedy` is the command that makes it.
-fn read_file(path: &Path, remedy: &'static str) -> Result<String, Error> {
+pub(crate) fn read_file(path: &Path, remedy: &'static str) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => Error::Missing { path: path.to_owned(), remedy },
         _ => Error::Read { path: path.to_owned(), source },

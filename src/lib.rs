@@ -3,3 +3,4 @@ pub mod auth;
 pub mod config;
 pub mod invocation;
 pub mod policy;
+pub mod setup;

@@ -286,6 +286,10 @@ fn the_tokens_are_where_the_settings_say() {
     machine.write("etc/b.toml", "tokens_file = \"/srv/b.toml\"\n[jobs]\nprefixes = [\"ci-test-\"]\n");
     machine.run("token new ci --access rw --config /etc/b.toml").ok();
     assert!(machine.path("srv/b.toml").exists());
+
+    let here = machine.command("token list --config etc/b.toml").current_dir(machine.root.path()).output().unwrap();
+    assert!(here.status.success(), "{}", String::from_utf8_lossy(&here.stderr));
+    assert!(String::from_utf8_lossy(&here.stdout).contains("ci  "));
 }
 
 #[test]

@@ -24,10 +24,10 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// `path` below the root directory.
+    /// An absolute `path` below the root directory; a relative one as it is.
     pub(super) fn below_root(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
-        self.root.join(path.strip_prefix("/").unwrap_or(path))
+        path.strip_prefix("/").map_or_else(|_| path.to_owned(), |path| self.root.join(path))
     }
 
     /// The settings file.

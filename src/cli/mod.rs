@@ -6,6 +6,7 @@
 mod files;
 mod generate;
 mod init;
+pub mod serve;
 mod token;
 
 use std::io::{self, Write};

@@ -1,5 +1,6 @@
 //! An authenticated HTTP API that starts allowed systemd units and tells what became of them.
 pub mod auth;
+pub mod cli;
 pub mod config;
 pub mod invocation;
 pub mod policy;

@@ -7,6 +7,7 @@ mod document;
 mod duration;
 mod listen;
 mod replace;
+mod starter;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub(crate) use self::document::{Document, Section};
 pub use self::duration::{NotADuration, parse_duration};
 pub use self::listen::{Listen, ListenError};
 pub use self::replace::{Owner, replace_file};
+pub use self::starter::starter;
 use crate::policy::{Policy, Prefix};
 
 /// Where the settings are unless `--config` says otherwise.

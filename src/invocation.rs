@@ -1,4 +1,4 @@
-//! The id that systemd gives each start of a unit.
+//! One start of a unit: the id that systemd gives it, and how its main process ended.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +10,15 @@ use thiserror::Error;
 /// Source: `systemd.exec(5)`, `$INVOCATION_ID`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InvocationId([u8; 16]);
+
+/// How the main process of a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MainExit {
+    /// It exited by itself with this code.
+    Code(u8),
+    /// This signal ended it.
+    Signal(i32),
+}
 
 /// The text is not 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

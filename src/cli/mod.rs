@@ -6,7 +6,7 @@
 mod files;
 mod generate;
 mod init;
-pub mod serve;
+mod serve;
 mod token;
 
 use std::io::{self, Write};
@@ -43,6 +43,7 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Args),
     Init(init::Args),
     Token(token::Args),
     Generate(generate::Args),
@@ -54,6 +55,7 @@ enum Command {
 pub fn run(cli: Cli) -> ExitCode {
     let mut out = io::stdout();
     let done = match cli.command {
+        Command::Serve(args) => serve::run(&args, cli.verbose),
         Command::Init(args) => init::run(&args, &mut out),
         Command::Token(args) => token::run(args, &mut out),
         Command::Generate(args) => generate::run(&args, &mut out),

@@ -24,8 +24,8 @@ use crate::policy::{AllowedJob, JobName, Policy};
 pub use self::error::Error;
 pub use self::link::{BusAddress, Health};
 pub use self::mirror::Observer;
-pub use self::start::{StartError, Started, Stopped};
-pub use self::unit::{ActiveState, LoadState, MainExit, UnitState};
+pub use self::start::{StartError, Stopped};
+pub use self::unit::{ActiveState, LoadState, UnitState};
 
 /// How long the list of unit files is good for; a file that appears without `daemon-reload` is seen after this time.
 const CATALOGUE_AGE: Duration = Duration::from_secs(1);

@@ -30,15 +30,6 @@ const UNIT_DIRECTORIES: [&str; 8] = [
 /// Units whose last result systemd is asked to keep in memory at the same time.
 const PINNED_UNITS: usize = 128;
 
-/// What a start came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Started {
-    /// The run with this id has begun; it may have ended already.
-    Running(InvocationId),
-    /// systemd has accepted the start but other units come first.
-    Queued,
-}
-
 /// What a stop came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
@@ -123,13 +114,13 @@ impl Pins {
 }
 
 impl Systemd {
-    /// Starts the job's unit and returns when its run has begun, or after `patience` if it is still queued.
+    /// Starts the job's unit and returns when its run has begun, however long systemd has it wait for other units.
     ///
     /// The caller makes sure that it does not start one unit twice at the same time.
     ///
     /// # Errors
     /// [`StartError`] says why nothing runs.
-    pub async fn start(&self, job: &AllowedJob, patience: Duration) -> Result<Started, StartError> {
+    pub async fn start(&self, job: &AllowedJob) -> Result<InvocationId, StartError> {
         let unit = job.unit();
         let state = self.link.read(unit).await?;
         vet(unit, &state).await?;
@@ -138,11 +129,9 @@ impl Systemd {
         let mut states = self.link.mirror.watch(unit);
         let path = self.enqueue("StartUnit", unit, "fail").await?;
         let mut ended = self.link.job_end(path.as_str());
-        let deadline = tokio::time::sleep(patience);
-        tokio::pin!(deadline);
         loop {
             if let Some(new) = states.borrow_and_update().invocation.filter(|new| Some(*new) != before) {
-                return Ok(Started::Running(new));
+                return Ok(new);
             }
             tokio::select! {
                 biased;
@@ -151,7 +140,6 @@ impl Systemd {
                     return self.started(unit, before, &result).await;
                 }
                 changed = states.changed() => changed.map_err(|_closed| Error::Unreachable(None))?,
-                () = &mut deadline => return Ok(Started::Queued),
             }
         }
     }
@@ -183,10 +171,15 @@ impl Systemd {
     }
 
     /// Tells what the end of a start job means.
-    async fn started(&self, unit: &str, before: Option<InvocationId>, result: &str) -> Result<Started, StartError> {
+    async fn started(
+        &self,
+        unit: &str,
+        before: Option<InvocationId>,
+        result: &str,
+    ) -> Result<InvocationId, StartError> {
         let state = self.link.read(unit).await?;
         if let Some(new) = state.invocation.filter(|new| Some(*new) != before) {
-            return Ok(Started::Running(new));
+            return Ok(new);
         }
         Err(match result {
             "done" | "skipped" if !state.condition => StartError::Condition,

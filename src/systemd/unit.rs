@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use zbus::Variant;
 
-use crate::invocation::InvocationId;
+use crate::invocation::{InvocationId, MainExit};
 
 /// Defines an enum whose values are systemd's own words, and what to do with a word that it does not know.
 macro_rules! words {
@@ -80,15 +80,6 @@ impl ActiveState {
     }
 }
 
-/// How the main process ended: `ExecMainCode` and `ExecMainStatus`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MainExit {
-    /// It exited by itself with this code.
-    Code(u8),
-    /// This signal ended it.
-    Signal(i32),
-}
-
 /// What systemd says of one unit; a value of its own, not a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a property of its own in systemd's interface")]
@@ -111,7 +102,7 @@ pub struct UnitState {
     pub invocation: Option<InvocationId>,
     /// `Result` of a service: `success`, `exit-code`, `signal`, `timeout`, …
     pub result: String,
-    /// How the main process of the newest run ended.
+    /// How the main process of the newest run ended: `ExecMainCode` and `ExecMainStatus`.
     pub main_exit: Option<MainExit>,
     /// When the newest run left `inactive`.
     pub started: Option<Timestamp>,

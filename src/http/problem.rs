@@ -1,0 +1,96 @@
+//! The one form of an error in an answer: `application/problem+json` of RFC 9457.
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+
+use super::request_id::RequestId;
+
+/// An error as the caller sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    members: Map<String, Value>,
+    retry_after: Option<Duration>,
+}
+
+impl Problem {
+    /// `code` is for programs and never changes; `detail` tells a person what to do.
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), members: Map::new(), retry_after: None }
+    }
+
+    /// Adds a member of its own to the body.
+    pub(super) fn with(mut self, member: &str, value: Value) -> Self {
+        self.members.insert(member.to_owned(), value);
+        self
+    }
+
+    /// Tells the caller when to try again.
+    pub(super) fn retry_after(mut self, pause: Duration) -> Self {
+        self.retry_after = Some(pause);
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    /// The body is written by [`write_problems`], which knows the id of the request.
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Gives every error its body: those of the handlers, and those that the router, the body limit or a panic made.
+pub(super) async fn write_problems(id: RequestId, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let status = response.status();
+    let problem = match response.extensions_mut().remove::<Problem>() {
+        Some(problem) => problem,
+        None if status.is_client_error() || status.is_server_error() => bare(status),
+        None => return response,
+    };
+    let mut body = problem.members;
+    body.insert("type".to_owned(), json!("about:blank"));
+    body.insert("title".to_owned(), json!(status.canonical_reason().unwrap_or("Error")));
+    body.insert("status".to_owned(), json!(status.as_u16()));
+    body.insert("code".to_owned(), json!(problem.code));
+    body.insert("detail".to_owned(), json!(problem.detail));
+    body.insert("request_id".to_owned(), json!(id.to_string()));
+    let mut answer = (status, Value::Object(body).to_string()).into_response();
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(allow) = response.headers_mut().remove(ALLOW) {
+        headers.insert(ALLOW, allow);
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"ci-bridge\""));
+    }
+    if let Some(pause) = problem.retry_after {
+        headers.insert(RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
+    }
+    answer
+}
+
+/// The problem behind a status that came without one.
+fn bare(status: StatusCode) -> Problem {
+    let (code, detail) = match status {
+        StatusCode::NOT_FOUND => ("not_found", "there is nothing at this path; GET / lists what there is"),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            ("method_not_allowed", "the path does not take this method; the Allow header lists those it takes")
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => ("body_too_large", "the body of the request is too large"),
+        StatusCode::REQUEST_TIMEOUT => ("request_timeout", "the request took too long"),
+        status if status.is_server_error() => ("internal", "the bridge failed; its own log has the reason"),
+        _ => ("bad_request", "the request is not valid"),
+    };
+    Problem::new(status, code, detail)
+}

@@ -1,0 +1,445 @@
+//! The runs that the bridge knows, in memory.
+//!
+//! Fed by systemd's changes, in order. Bounded: the oldest ended runs make room; the journal still has them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use super::run::{Ended, Phase, Run, RunId, RunResult, verdict};
+use crate::invocation::InvocationId;
+use crate::policy::{AllowedJob, JobName, Policy};
+use crate::systemd::{ActiveState, UnitState};
+
+/// Runs that are kept in memory.
+const KNOWN_RUNS: usize = 10_000;
+
+/// A run and what wakes its waiters.
+#[derive(Clone)]
+pub(super) struct Record {
+    run: Arc<watch::Sender<Arc<Run>>>,
+    /// Whether its log is known to be whole; set once, by the first who needs it after the end.
+    pub(super) complete: Arc<tokio::sync::OnceCell<bool>>,
+}
+
+impl Record {
+    fn new(run: Run) -> Self {
+        Self { run: Arc::new(watch::Sender::new(Arc::new(run))), complete: Arc::default() }
+    }
+
+    pub(super) fn run(&self) -> Arc<Run> {
+        self.run.borrow().clone()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<Run>> {
+        self.run.subscribe()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Run)) {
+        self.run.send_if_modified(|run| {
+            let mut changed = Run::clone(run);
+            change(&mut changed);
+            let different = changed != **run;
+            if different {
+                *run = Arc::new(changed);
+            }
+            different
+        });
+    }
+}
+
+/// A run that is about to be asked for, and the job's newest run until then.
+pub(super) struct Begun {
+    pub(super) record: Record,
+    pub(super) before: Option<Record>,
+}
+
+/// What the bridge knows of the newest run of a job.
+#[derive(Clone)]
+pub(super) enum Latest {
+    /// This one.
+    Run(Record),
+    /// There is none: the journal has been asked.
+    None,
+    /// The bridge has seen none; the journal may know one.
+    Unseen,
+}
+
+#[derive(Default)]
+struct Runs {
+    by_id: HashMap<RunId, Record>,
+    by_invocation: HashMap<InvocationId, RunId>,
+    latest: HashMap<String, Option<RunId>>,
+    order: VecDeque<RunId>,
+}
+
+/// All known runs.
+pub(super) struct Registry {
+    policy: Policy,
+    runs: Mutex<Runs>,
+}
+
+impl Registry {
+    pub(super) fn new(policy: Policy) -> Self {
+        Self { policy, runs: Mutex::default() }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Runs> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, id: RunId) -> Option<Record> {
+        self.lock().by_id.get(&id).cloned()
+    }
+
+    pub(super) fn by_invocation(&self, job: &AllowedJob, invocation: InvocationId) -> Option<Record> {
+        let runs = self.lock();
+        let record = runs.by_id.get(runs.by_invocation.get(&invocation)?)?;
+        (record.run().job == *job).then(|| record.clone())
+    }
+
+    pub(super) fn latest(&self, job: &AllowedJob) -> Latest {
+        let runs = self.lock();
+        match runs.latest.get(job.unit()) {
+            None => Latest::Unseen,
+            Some(None) => Latest::None,
+            Some(Some(id)) => runs.by_id.get(id).map_or(Latest::Unseen, |record| Latest::Run(record.clone())),
+        }
+    }
+
+    /// Registers a run that is about to be asked for.
+    ///
+    /// # Errors
+    /// The run that is queued or running, if there is one: of parallel starts exactly one passes here.
+    pub(super) fn begin(&self, job: &AllowedJob) -> Result<Begun, Record> {
+        let mut runs = self.lock();
+        let before = runs.latest_of(job.unit()).cloned();
+        if let Some(active) = before.as_ref().filter(|record| record.run().ended().is_none()) {
+            return Err(active.clone());
+        }
+        let run =
+            Run { id: RunId::generate(), job: job.clone(), invocation: None, started: None, phase: Phase::Queued };
+        Ok(Begun { record: runs.insert(run, true), before })
+    }
+
+    /// Takes back a run that never began; the job's newest run is again the one before.
+    pub(super) fn abandon(&self, begun: &Begun) {
+        let run = begun.record.run();
+        let mut runs = self.lock();
+        runs.by_id.remove(&run.id);
+        if runs.latest.get(run.job.unit()) != Some(&Some(run.id)) {
+            return;
+        }
+        let unit = run.job.unit().to_owned();
+        match &begun.before {
+            Some(before) => drop(runs.latest.insert(unit, Some(before.run().id))),
+            None => drop(runs.latest.remove(&unit)),
+        }
+    }
+
+    /// Ends a queued run that systemd did not come to run.
+    pub(super) fn never_ran(&self, record: &Record, reason: &str) {
+        let result = RunResult::Failed(reason.to_owned());
+        record.change(|run| {
+            if run.phase == Phase::Queued {
+                run.phase = Phase::Ended(Ended { at: None, result, exit: None });
+            }
+        });
+    }
+
+    /// Adds a run that was found in the journal; `None` notes that there is none.
+    pub(super) fn found(&self, job: &AllowedJob, run: Option<Run>, is_latest: bool) -> Option<Record> {
+        let mut runs = self.lock();
+        let Some(run) = run else {
+            // Noted only where no run has come up meanwhile; the notes are bounded as the runs are.
+            if is_latest && runs.latest.len() < KNOWN_RUNS {
+                runs.latest.entry(job.unit().to_owned()).or_insert(None);
+            }
+            return None;
+        };
+        if let Some(known) = run.invocation.and_then(|id| runs.by_invocation.get(&id)).and_then(|id| runs.by_id.get(id))
+        {
+            return Some(known.clone());
+        }
+        let is_latest = is_latest && !matches!(runs.latest.get(job.unit()), Some(Some(_)));
+        Some(runs.insert(run, is_latest))
+    }
+
+    /// Completes what only the journal knows of a run's end.
+    pub(super) fn complete_end(&self, record: &Record, ended: Ended) {
+        record.change(|run| {
+            if matches!(&run.phase, Phase::Ended(known) if known.result == RunResult::Unknown) {
+                run.phase = Phase::Ended(ended);
+            }
+        });
+    }
+
+    /// Takes a change of a unit.
+    pub(super) fn observe(&self, unit: &str, before: &UnitState, after: &UnitState) {
+        let Some(job) = JobName::from_unit(unit).ok().and_then(|name| self.policy.admit(&name).ok()) else { return };
+        let mut runs = self.lock();
+        let record = match after.invocation {
+            Some(invocation) => match runs.by_invocation.get(&invocation).and_then(|id| runs.by_id.get(id)) {
+                Some(record) => record.clone(),
+                None => runs.begin_observed(job, invocation, before, after),
+            },
+            // systemd drops the id together with the unit; what ran of it has ended.
+            None => match runs.latest_of(unit) {
+                Some(record) if matches!(record.run().phase, Phase::Running { .. }) => record.clone(),
+                _ => return,
+            },
+        };
+        record.change(|run| advance(run, after));
+    }
+}
+
+impl Runs {
+    fn latest_of(&self, unit: &str) -> Option<&Record> {
+        self.by_id.get(self.latest.get(unit)?.as_ref()?)
+    }
+
+    fn insert(&mut self, run: Run, is_latest: bool) -> Record {
+        let id = run.id;
+        if let Some(invocation) = run.invocation {
+            self.by_invocation.insert(invocation, id);
+        }
+        if is_latest {
+            self.latest.insert(run.job.unit().to_owned(), Some(id));
+        }
+        let record = Record::new(run);
+        self.by_id.insert(id, record.clone());
+        self.order.push_back(id);
+        self.make_room();
+        record
+    }
+
+    /// A unit has a new invocation: the run that was asked for, or one that somebody else started.
+    fn begin_observed(
+        &mut self,
+        job: AllowedJob,
+        invocation: InvocationId,
+        before: &UnitState,
+        after: &UnitState,
+    ) -> Record {
+        let latest = self.latest_of(job.unit()).cloned();
+        if let Some(record) = latest {
+            let run = record.run();
+            match run.phase {
+                Phase::Queued => {
+                    record.change(|run| {
+                        run.invocation = Some(invocation);
+                        run.started = after.started;
+                        run.phase = Phase::Running { stopping: false };
+                    });
+                    self.by_invocation.insert(invocation, run.id);
+                    return record;
+                }
+                // An automatic restart: the run before has ended, and systemd said how in its last change.
+                Phase::Running { stopping } => record.change(|run| {
+                    let result = verdict(before, stopping);
+                    run.phase = Phase::Ended(Ended { at: before.ended, result, exit: before.main_exit });
+                }),
+                Phase::Ended(_) => {}
+            }
+        }
+        let run = Run {
+            id: RunId::of_invocation(invocation),
+            job,
+            invocation: Some(invocation),
+            started: after.started,
+            phase: Phase::Running { stopping: false },
+        };
+        self.insert(run, true)
+    }
+
+    /// Forgets the oldest ended runs that are not the newest of their job.
+    fn make_room(&mut self) {
+        let surplus = self.order.len().saturating_sub(KNOWN_RUNS);
+        for _ in 0..surplus {
+            let Some(id) = self.order.pop_front() else { return };
+            let Some(run) = self.by_id.get(&id).map(Record::run) else { continue };
+            if run.ended().is_none() {
+                self.order.push_back(id);
+                continue;
+            }
+            self.by_id.remove(&id);
+            if let Some(invocation) = run.invocation {
+                self.by_invocation.remove(&invocation);
+            }
+            if self.latest.get(run.job.unit()) == Some(&Some(id)) {
+                self.latest.remove(run.job.unit());
+            }
+        }
+    }
+}
+
+/// Moves a run on to what its unit's state says.
+fn advance(run: &mut Run, state: &UnitState) {
+    let Phase::Running { stopping } = run.phase else { return };
+    if run.started.is_none() {
+        run.started = state.started;
+    }
+    if state.active.is_running() {
+        // A main process that has ended by itself leaves no code behind yet is no longer asked to stop: what systemd
+        // stops after it are its leftovers.
+        let asked = state.active == ActiveState::Deactivating && state.main_exit.is_none();
+        run.phase = Phase::Running { stopping: stopping || asked };
+        return;
+    }
+    let ended = if state.in_memory {
+        Ended { at: state.ended, result: verdict(state, stopping), exit: state.main_exit }
+    } else {
+        Ended { at: None, result: RunResult::Unknown, exit: None }
+    };
+    run.phase = Phase::Ended(ended);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invocation::MainExit;
+    use crate::policy::Prefix;
+
+    const UNIT: &str = "ci-test-a.service";
+
+    fn registry() -> (Registry, AllowedJob) {
+        let policy = Policy::new(vec![Prefix::parse("ci-test-").unwrap()]);
+        let job = policy.admit(&JobName::parse("ci-test-a").unwrap()).unwrap();
+        (Registry::new(policy), job)
+    }
+
+    fn begin(registry: &Registry, job: &AllowedJob) -> Begun {
+        registry.begin(job).map_err(|_| "busy").unwrap()
+    }
+
+    fn state(active: ActiveState, invocation: u8) -> UnitState {
+        UnitState {
+            in_memory: true,
+            active,
+            invocation: InvocationId::from_bytes(&[invocation; 16]),
+            ..UnitState::unknown(UNIT)
+        }
+    }
+
+    fn feed(registry: &Registry, states: &[UnitState]) {
+        let mut before = UnitState::unknown(UNIT);
+        for after in states {
+            registry.observe(UNIT, &before, after);
+            before = after.clone();
+        }
+    }
+
+    fn latest(registry: &Registry, job: &AllowedJob) -> Arc<Run> {
+        match registry.latest(job) {
+            Latest::Run(record) => record.run(),
+            Latest::None | Latest::Unseen => panic!("no run"),
+        }
+    }
+
+    fn result(run: &Run) -> &str {
+        run.ended().unwrap().result.as_str()
+    }
+
+    #[test]
+    fn of_two_starts_one_is_told_of_the_other() {
+        let (registry, job) = registry();
+        let first = begin(&registry, &job).record;
+        let busy = registry.begin(&job).map(|_| ()).unwrap_err();
+        assert_eq!(busy.run().id, first.run().id);
+    }
+
+    #[test]
+    fn a_requested_run_keeps_its_id_through_its_life() {
+        let (registry, job) = registry();
+        let record = begin(&registry, &job).record;
+        let ended = UnitState { main_exit: Some(MainExit::Code(0)), ..state(ActiveState::Inactive, 7) };
+        feed(&registry, &[state(ActiveState::Activating, 7), ended]);
+        let run = latest(&registry, &job);
+        assert_eq!(run.id, record.run().id);
+        assert_eq!(run.invocation, InvocationId::from_bytes(&[7; 16]));
+        assert_eq!(result(&run), "success");
+        assert!(registry.begin(&job).is_ok());
+    }
+
+    #[test]
+    fn a_run_that_somebody_else_started_is_known_by_its_invocation() {
+        let (registry, job) = registry();
+        feed(&registry, &[state(ActiveState::Activating, 9)]);
+        let run = latest(&registry, &job);
+        assert_eq!(run.id.as_invocation(), run.invocation);
+        assert!(registry.begin(&job).is_err());
+    }
+
+    #[test]
+    fn a_stopped_run_is_no_success_and_no_failure() {
+        let (registry, job) = registry();
+        let killed = UnitState { main_exit: Some(MainExit::Signal(15)), ..state(ActiveState::Failed, 7) };
+        let killed = UnitState { result: "signal".to_owned(), ..killed };
+        feed(&registry, &[state(ActiveState::Activating, 7), state(ActiveState::Deactivating, 7), killed]);
+        assert_eq!(result(&latest(&registry, &job)), "stopped");
+    }
+
+    #[test]
+    fn leftovers_that_systemd_stops_do_not_spoil_a_success() {
+        let (registry, job) = registry();
+        let done = Some(MainExit::Code(0));
+        let leftovers = UnitState { main_exit: done, ..state(ActiveState::Deactivating, 7) };
+        let ended = UnitState { main_exit: done, ..state(ActiveState::Inactive, 7) };
+        feed(&registry, &[state(ActiveState::Activating, 7), leftovers, ended]);
+        assert_eq!(result(&latest(&registry, &job)), "success");
+    }
+
+    #[test]
+    fn a_timeout_stays_a_timeout_though_systemd_stopped_the_job() {
+        let (registry, job) = registry();
+        let timeout = |active| UnitState { result: "timeout".to_owned(), ..state(active, 7) };
+        let states = [
+            state(ActiveState::Activating, 7),
+            timeout(ActiveState::Deactivating),
+            UnitState { main_exit: Some(MainExit::Signal(15)), ..timeout(ActiveState::Failed) },
+        ];
+        feed(&registry, &states);
+        assert_eq!(result(&latest(&registry, &job)), "timeout");
+    }
+
+    #[test]
+    fn an_automatic_restart_ends_one_run_and_begins_another() {
+        let (registry, job) = registry();
+        let failed = UnitState {
+            result: "exit-code".to_owned(),
+            main_exit: Some(MainExit::Code(3)),
+            ..state(ActiveState::Activating, 7)
+        };
+        feed(&registry, &[state(ActiveState::Active, 7), failed, state(ActiveState::Active, 8)]);
+        let first = registry.get(RunId::of_invocation(InvocationId::from_bytes(&[7; 16]).unwrap())).unwrap().run();
+        assert_eq!(result(&first), "exit-code");
+        assert_eq!(latest(&registry, &job).phase, Phase::Running { stopping: false });
+    }
+
+    #[test]
+    fn a_unit_that_vanished_leaves_an_unknown_verdict_for_the_journal_to_tell() {
+        let (registry, job) = registry();
+        let gone = UnitState { in_memory: false, invocation: None, ..state(ActiveState::Inactive, 7) };
+        feed(&registry, &[state(ActiveState::Active, 7), gone]);
+        assert_eq!(result(&latest(&registry, &job)), "unknown");
+    }
+
+    #[test]
+    fn a_run_that_never_began_gives_way_to_the_one_before() {
+        let (registry, job) = registry();
+        feed(&registry, &[state(ActiveState::Active, 7), state(ActiveState::Inactive, 7)]);
+        let before = latest(&registry, &job).id;
+        registry.abandon(&begin(&registry, &job));
+        assert_eq!(latest(&registry, &job).id, before);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let (registry, job) = registry();
+        for _ in 0..KNOWN_RUNS + 10 {
+            registry.never_ran(&begin(&registry, &job).record, "dependency");
+        }
+        assert_eq!(registry.lock().by_id.len(), KNOWN_RUNS);
+    }
+}

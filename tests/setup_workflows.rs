@@ -3,22 +3,18 @@
 //! Real `sh` and `curl`, real HTTP on a port of the loopback; only the bridge behind it is played.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends where its ground is missing")]
 
-use std::{
-    collections::HashMap,
-    io::Read,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-    sync::{Arc, Mutex},
-};
+use std::collections::HashMap;
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{Query, Request, State},
-    http::{Method, StatusCode},
-    response::Response,
-};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
 
 const TOKEN: &str = "cib_rw_0123456789abcdefghijklmnopqrstuvwxyz";
 const RUN: &str = "0198c0de-0000-7000-8000-000000000001";

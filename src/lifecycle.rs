@@ -33,7 +33,7 @@ pub async fn until_asked_to_stop(tokens: &Tokens) -> std::io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     // Twice in the time after which systemd would restart the service; a day stands for no watchdog.
-    let watchdog = sd_notify::watchdog_enabled().map_or(Duration::from_secs(86_400), |timeout| timeout / 2);
+    let watchdog = sd_notify::watchdog_enabled().map_or(Duration::from_hours(24), |timeout| timeout / 2);
     let mut ping = tokio::time::interval(watchdog);
     let mut look = tokio::time::interval(TOKENS_LOOK);
     for interval in [&mut ping, &mut look] {

@@ -64,10 +64,8 @@ pub(super) async fn start_job(
     let if_busy = params.choice("if_busy", &[("reject", IfBusy::Reject), ("join", IfBusy::Join)])?;
     let job = path.admit(&params, &caller, &state)?;
     let start = state.jobs.start(&job, if_busy.unwrap_or_default()).await?;
-    let (status, message) = match start.joined {
-        false => (StatusCode::ACCEPTED, "Job started"),
-        true => (StatusCode::OK, "Job is already active"),
-    };
+    let (status, message) =
+        if start.joined { (StatusCode::OK, "Job is already active") } else { (StatusCode::ACCEPTED, "Job started") };
     log::info!(
         token = caller.name().as_str(), job = job.name().as_str(), run:display = start.run.id;
         "{} was started by {}", job.name(), caller.name()

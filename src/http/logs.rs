@@ -200,12 +200,12 @@ pub(super) async fn show_tail(
         None => (Part::Last(lines.unwrap_or(TAIL_LINES)), usize::MAX),
     };
     let log = state.jobs.log(&job, run, part).await?;
-    let page = tokio::task::spawn_blocking(move || page(log, job, format, raw, most, cursor)).await;
+    let page = tokio::task::spawn_blocking(move || page(log, &job, format, raw, most, cursor)).await;
     Ok(page.map_err(crate::jobs::Error::Internal)?)
 }
 
 /// Reads and formats one page, at the most `most` lines of it.
-fn page(mut log: RunLog, job: AllowedJob, format: Format, raw: bool, most: usize, after: Option<Cursor>) -> Response {
+fn page(mut log: RunLog, job: &AllowedJob, format: Format, raw: bool, most: usize, after: Option<Cursor>) -> Response {
     let mut writer = Writer::new(job.clone(), &log, format, raw);
     let mut last = None;
     let mut more = false;
@@ -218,7 +218,7 @@ fn page(mut log: RunLog, job: AllowedJob, format: Format, raw: bool, most: usize
         last = Some(entry);
     }
     let cursor = match (&last, after) {
-        (None, Some(after)) => Some(after.encode(&job)),
+        (None, Some(after)) => Some(after.encode(job)),
         (last, _) => writer.cursor(last.as_ref()),
     };
     let mut members = verdict(&log);

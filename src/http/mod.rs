@@ -88,6 +88,7 @@ async fn unknown_api_path(request: Request) -> Problem {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
 fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     let message = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     log::error!("a handler panicked: {}", message.unwrap_or("without a message"));

@@ -45,16 +45,12 @@ impl Params {
         }
     }
 
-    /// One of some words; the first stands for a parameter that is not there.
+    /// One of some words.
     pub(super) fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<Option<T>, Problem> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        match choices.iter().find(|(word, _)| *word == text) {
-            Some((_, choice)) => Ok(Some(*choice)),
-            None => {
-                let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-                Err(refuse(format!("`{name}` is one of: {}", words.join(", "))))
-            }
-        }
+        let choice = choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice);
+        let words = || choices.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        choice.map(Some).ok_or_else(|| refuse(format!("`{name}` is one of: {}", words())))
     }
 
     pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {

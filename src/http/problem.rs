@@ -13,7 +13,10 @@ use super::request_id::RequestId;
 
 /// An error as the caller sees it.
 #[derive(Debug, Clone)]
-pub(super) struct Problem {
+pub(super) struct Problem(Box<Content>);
+
+#[derive(Debug, Clone)]
+struct Content {
     status: StatusCode,
     code: &'static str,
     detail: String,
@@ -24,18 +27,19 @@ pub(super) struct Problem {
 impl Problem {
     /// `code` is for programs and never changes; `detail` tells a person what to do.
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), members: Map::new(), retry_after: None }
+        let detail = detail.into();
+        Self(Box::new(Content { status, code, detail, members: Map::new(), retry_after: None }))
     }
 
     /// Adds a member of its own to the body.
     pub(super) fn with(mut self, member: &str, value: Value) -> Self {
-        self.members.insert(member.to_owned(), value);
+        self.0.members.insert(member.to_owned(), value);
         self
     }
 
     /// Tells the caller when to try again.
     pub(super) fn retry_after(mut self, pause: Duration) -> Self {
-        self.retry_after = Some(pause);
+        self.0.retry_after = Some(pause);
         self
     }
 }
@@ -43,7 +47,7 @@ impl Problem {
 impl IntoResponse for Problem {
     /// The body is written by [`write_problems`], which knows the id of the request.
     fn into_response(self) -> Response {
-        let mut response = self.status.into_response();
+        let mut response = self.0.status.into_response();
         response.extensions_mut().insert(self);
         response
     }
@@ -58,13 +62,15 @@ pub(super) async fn write_problems(id: RequestId, request: Request, next: Next) 
         None if status.is_client_error() || status.is_server_error() => bare(status),
         None => return response,
     };
-    let mut body = problem.members;
+    let problem = *problem.0;
+    let mut body = Map::new();
     body.insert("type".to_owned(), json!("about:blank"));
     body.insert("title".to_owned(), json!(status.canonical_reason().unwrap_or("Error")));
     body.insert("status".to_owned(), json!(status.as_u16()));
     body.insert("code".to_owned(), json!(problem.code));
     body.insert("detail".to_owned(), json!(problem.detail));
     body.insert("request_id".to_owned(), json!(id.to_string()));
+    body.extend(problem.members);
     let mut answer = (status, Value::Object(body).to_string()).into_response();
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

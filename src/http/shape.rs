@@ -1,5 +1,7 @@
 //! The JSON of the API.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -109,13 +111,9 @@ pub(super) fn entry(entry: &Entry, cursor: &str) -> Value {
         "priority": entry.priority,
         "source": source(entry.source),
     });
-    match std::str::from_utf8(&entry.message) {
-        Ok(message) => value["message"] = json!(message),
-        Err(_) => {
-            use base64::Engine;
-            value["message"] = json!(String::from_utf8_lossy(&entry.message));
-            value["message_base64"] = json!(base64::prelude::BASE64_STANDARD.encode(&entry.message));
-        }
+    value["message"] = json!(String::from_utf8_lossy(&entry.message));
+    if std::str::from_utf8(&entry.message).is_err() {
+        value["message_base64"] = json!(BASE64_STANDARD.encode(&entry.message));
     }
     value
 }

@@ -229,7 +229,7 @@ impl Jobs {
             Err(error) => error,
         };
         if queued_at.elapsed() >= PATIENCE {
-            self.registry.never_ran(&begun.record, never_ran_word(&error));
+            begun.record.never_ran(never_ran_word(&error));
         } else {
             self.registry.abandon(&begun);
         }
@@ -366,14 +366,13 @@ impl Jobs {
     }
 
     async fn of_invocation(&self, job: &AllowedJob, invocation: InvocationId) -> Result<Option<Record>, Error> {
-        let record = match self.registry.by_invocation(job, invocation) {
-            Some(record) => record,
-            None => {
-                let (journal, of) = (self.journal.clone(), job.clone());
-                let found = tokio::task::spawn_blocking(move || journal.find_run(&of, invocation)).await??;
-                let run = from_journal(job, &found.ok_or(Error::NoSuchRun)?);
-                self.registry.found(job, Some(run), false).ok_or(Error::NoSuchRun)?
-            }
+        let record = if let Some(record) = self.registry.by_invocation(job, invocation) {
+            record
+        } else {
+            let (journal, of) = (self.journal.clone(), job.clone());
+            let found = tokio::task::spawn_blocking(move || journal.find_run(&of, invocation)).await??;
+            let run = from_journal(job, &found.ok_or(Error::NoSuchRun)?);
+            self.registry.found(job, Some(run), false).ok_or(Error::NoSuchRun)?
         };
         self.complete_end(&record).await?;
         Ok(Some(record))
@@ -387,7 +386,7 @@ impl Jobs {
         let (journal, job) = (self.journal.clone(), run.job.clone());
         let found = tokio::task::spawn_blocking(move || journal.find_run(&job, invocation)).await??;
         if let Some(Phase::Ended(ended)) = found.map(|found| from_journal(&run.job, &found).phase) {
-            self.registry.complete_end(record, ended);
+            record.complete_end(ended);
         }
         Ok(())
     }

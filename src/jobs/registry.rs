@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::run::{Ended, Phase, Run, RunId, RunResult, verdict};
+use super::run::{Ended, Phase, Run, RunId, RunResult, Running, verdict};
 use crate::invocation::InvocationId;
 use crate::policy::{AllowedJob, JobName, Policy};
 use crate::systemd::{ActiveState, UnitState};
@@ -34,6 +34,25 @@ impl Record {
 
     pub(super) fn watch(&self) -> watch::Receiver<Arc<Run>> {
         self.run.subscribe()
+    }
+
+    /// Ends a queued run that systemd did not come to run.
+    pub(super) fn never_ran(&self, reason: &str) {
+        let result = RunResult::Failed(reason.to_owned());
+        self.change(|run| {
+            if run.phase == Phase::Queued {
+                run.phase = Phase::Ended(Ended { at: None, result, exit: None });
+            }
+        });
+    }
+
+    /// Completes what only the journal knows of a run's end.
+    pub(super) fn complete_end(&self, ended: Ended) {
+        self.change(|run| {
+            if matches!(&run.phase, Phase::Ended(known) if known.result == RunResult::Unknown) {
+                run.phase = Phase::Ended(ended);
+            }
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut Run)) {
@@ -138,16 +157,6 @@ impl Registry {
         }
     }
 
-    /// Ends a queued run that systemd did not come to run.
-    pub(super) fn never_ran(&self, record: &Record, reason: &str) {
-        let result = RunResult::Failed(reason.to_owned());
-        record.change(|run| {
-            if run.phase == Phase::Queued {
-                run.phase = Phase::Ended(Ended { at: None, result, exit: None });
-            }
-        });
-    }
-
     /// Adds a run that was found in the journal; `None` notes that there is none.
     pub(super) fn found(&self, job: &AllowedJob, run: Option<Run>, is_latest: bool) -> Option<Record> {
         let mut runs = self.lock();
@@ -166,15 +175,6 @@ impl Registry {
         Some(runs.insert(run, is_latest))
     }
 
-    /// Completes what only the journal knows of a run's end.
-    pub(super) fn complete_end(&self, record: &Record, ended: Ended) {
-        record.change(|run| {
-            if matches!(&run.phase, Phase::Ended(known) if known.result == RunResult::Unknown) {
-                run.phase = Phase::Ended(ended);
-            }
-        });
-    }
-
     /// Takes a change of a unit.
     pub(super) fn observe(&self, unit: &str, before: &UnitState, after: &UnitState) {
         let Some(job) = JobName::from_unit(unit).ok().and_then(|name| self.policy.admit(&name).ok()) else { return };
@@ -182,11 +182,11 @@ impl Registry {
         let record = match after.invocation {
             Some(invocation) => match runs.by_invocation.get(&invocation).and_then(|id| runs.by_id.get(id)) {
                 Some(record) => record.clone(),
-                None => runs.begin_observed(job, invocation, before, after),
+                None => runs.begin_observed(job, invocation, before),
             },
             // systemd drops the id together with the unit; what ran of it has ended.
             None => match runs.latest_of(unit) {
-                Some(record) if matches!(record.run().phase, Phase::Running { .. }) => record.clone(),
+                Some(record) if matches!(record.run().phase, Phase::Running(_)) => record.clone(),
                 _ => return,
             },
         };
@@ -215,13 +215,8 @@ impl Runs {
     }
 
     /// A unit has a new invocation: the run that was asked for, or one that somebody else started.
-    fn begin_observed(
-        &mut self,
-        job: AllowedJob,
-        invocation: InvocationId,
-        before: &UnitState,
-        after: &UnitState,
-    ) -> Record {
+    fn begin_observed(&mut self, job: AllowedJob, invocation: InvocationId, before: &UnitState) -> Record {
+        let phase = Phase::Running(Running { before: before.started, stopping: false });
         let latest = self.latest_of(job.unit()).cloned();
         if let Some(record) = latest {
             let run = record.run();
@@ -229,27 +224,20 @@ impl Runs {
                 Phase::Queued => {
                     record.change(|run| {
                         run.invocation = Some(invocation);
-                        run.started = after.started;
-                        run.phase = Phase::Running { stopping: false };
+                        run.phase = phase;
                     });
                     self.by_invocation.insert(invocation, run.id);
                     return record;
                 }
                 // An automatic restart: the run before has ended, and systemd said how in its last change.
-                Phase::Running { stopping } => record.change(|run| {
-                    let result = verdict(before, stopping);
+                Phase::Running(running) => record.change(|run| {
+                    let result = verdict(before, running.stopping);
                     run.phase = Phase::Ended(Ended { at: before.ended, result, exit: before.main_exit });
                 }),
                 Phase::Ended(_) => {}
             }
         }
-        let run = Run {
-            id: RunId::of_invocation(invocation),
-            job,
-            invocation: Some(invocation),
-            started: after.started,
-            phase: Phase::Running { stopping: false },
-        };
+        let run = Run { id: RunId::of_invocation(invocation), job, invocation: Some(invocation), started: None, phase };
         self.insert(run, true)
     }
 
@@ -276,19 +264,20 @@ impl Runs {
 
 /// Moves a run on to what its unit's state says.
 fn advance(run: &mut Run, state: &UnitState) {
-    let Phase::Running { stopping } = run.phase else { return };
-    if run.started.is_none() {
+    let Phase::Running(running) = &mut run.phase else { return };
+    if state.started != running.before {
         run.started = state.started;
     }
     if state.active.is_running() {
-        // A main process that has ended by itself leaves no code behind yet is no longer asked to stop: what systemd
-        // stops after it are its leftovers.
-        let asked = state.active == ActiveState::Deactivating && state.main_exit.is_none();
-        run.phase = Phase::Running { stopping: stopping || asked };
+        // After the main process has ended by itself, what systemd stops are its leftovers.
+        running.stopping |= state.active == ActiveState::Deactivating && state.main_exit.is_none();
         return;
     }
     let ended = if state.in_memory {
-        Ended { at: state.ended, result: verdict(state, stopping), exit: state.main_exit }
+        if run.started.is_none() {
+            return;
+        }
+        Ended { at: state.ended, result: verdict(state, running.stopping), exit: state.main_exit }
     } else {
         Ended { at: None, result: RunResult::Unknown, exit: None }
     };
@@ -297,6 +286,8 @@ fn advance(run: &mut Run, state: &UnitState) {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
     use crate::invocation::MainExit;
     use crate::policy::Prefix;
@@ -318,6 +309,7 @@ mod tests {
             in_memory: true,
             active,
             invocation: InvocationId::from_bytes(&[invocation; 16]),
+            started: Timestamp::from_second(i64::from(invocation)).ok(),
             ..UnitState::unknown(UNIT)
         }
     }
@@ -372,6 +364,19 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_is_named_before_its_unit_leaves_inactive_has_not_ended() {
+        let (registry, job) = registry();
+        let first = UnitState { main_exit: Some(MainExit::Code(3)), ..state(ActiveState::Failed, 7) };
+        let first = UnitState { result: "exit-code".to_owned(), ..first };
+        let named = UnitState { invocation: InvocationId::from_bytes(&[8; 16]), ..first.clone() };
+        feed(&registry, &[state(ActiveState::Activating, 7), first, named]);
+        assert!(matches!(latest(&registry, &job).phase, Phase::Running(_)));
+        let done = UnitState { main_exit: Some(MainExit::Code(0)), ..state(ActiveState::Inactive, 8) };
+        feed(&registry, &[state(ActiveState::Activating, 8), done]);
+        assert_eq!(result(&latest(&registry, &job)), "success");
+    }
+
+    #[test]
     fn a_stopped_run_is_no_success_and_no_failure() {
         let (registry, job) = registry();
         let killed = UnitState { main_exit: Some(MainExit::Signal(15)), ..state(ActiveState::Failed, 7) };
@@ -414,7 +419,7 @@ mod tests {
         feed(&registry, &[state(ActiveState::Active, 7), failed, state(ActiveState::Active, 8)]);
         let first = registry.get(RunId::of_invocation(InvocationId::from_bytes(&[7; 16]).unwrap())).unwrap().run();
         assert_eq!(result(&first), "exit-code");
-        assert_eq!(latest(&registry, &job).phase, Phase::Running { stopping: false });
+        assert!(matches!(latest(&registry, &job).phase, Phase::Running(_)));
     }
 
     #[test]
@@ -438,7 +443,7 @@ mod tests {
     fn memory_is_bounded() {
         let (registry, job) = registry();
         for _ in 0..KNOWN_RUNS + 10 {
-            registry.never_ran(&begin(&registry, &job).record, "dependency");
+            begin(&registry, &job).record.never_ran("dependency");
         }
         assert_eq!(registry.lock().by_id.len(), KNOWN_RUNS);
     }

@@ -88,16 +88,23 @@ impl RunResult {
     }
 }
 
+/// A run that is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Running {
+    /// When the run before began. systemd names a new run shortly before it says that the unit has left `inactive`;
+    /// until this time changes, what it says is still of the run before.
+    pub(super) before: Option<Timestamp>,
+    /// Whether somebody has asked it to stop while its main process was alive.
+    pub(super) stopping: bool,
+}
+
 /// Where a run is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Phase {
     /// systemd has been asked for it.
     Queued,
     /// It runs.
-    Running {
-        /// Whether somebody has asked it to stop while its main process was alive.
-        stopping: bool,
-    },
+    Running(Running),
     /// It is over.
     Ended(Ended),
 }
@@ -123,7 +130,7 @@ impl Run {
     pub fn ended(&self) -> Option<&Ended> {
         match &self.phase {
             Phase::Ended(ended) => Some(ended),
-            Phase::Queued | Phase::Running { .. } => None,
+            Phase::Queued | Phase::Running(_) => None,
         }
     }
 
@@ -132,7 +139,7 @@ impl Run {
     pub fn phase_word(&self) -> &'static str {
         match self.phase {
             Phase::Queued => "queued",
-            Phase::Running { .. } => "running",
+            Phase::Running(_) => "running",
             Phase::Ended(_) => "ended",
         }
     }

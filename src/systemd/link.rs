@@ -62,6 +62,12 @@ struct JobEnds {
     recent: VecDeque<(String, JobResult)>,
 }
 
+/// What the drain task has to have read again.
+enum Resync {
+    All,
+    Unit(String),
+}
+
 struct Read {
     unit: String,
     answer: Option<oneshot::Sender<Result<Arc<UnitState>, Error>>>,
@@ -133,7 +139,7 @@ impl Link {
         };
         let connection = builder.max_queued(QUEUE).method_timeout(CALL_TIMEOUT).build().await?;
         let stream = MessageStream::from(&connection);
-        let (resync, resyncs) = mpsc::channel(1);
+        let (resync, resyncs) = mpsc::unbounded_channel();
         tokio::select! {
             ended = self.drain(stream, &resync) => Err(ended),
             failed = self.synchronize(&connection, resyncs) => failed,
@@ -144,7 +150,7 @@ impl Link {
     async fn synchronize(
         &self,
         connection: &Connection,
-        mut resyncs: mpsc::Receiver<()>,
+        mut resyncs: mpsc::UnboundedReceiver<Resync>,
     ) -> Result<std::convert::Infallible, Error> {
         let namespace = format!("{MANAGER_PATH}/unit");
         let rules = [
@@ -165,18 +171,17 @@ impl Link {
             let bus = Some("org.freedesktop.DBus");
             connection.call_method(bus, "/org/freedesktop/DBus", bus, "AddMatch", &rule).await?;
         }
+        self.subscribe(connection).await?;
+        self.read_all(connection).await?;
+        self.connection.send_replace(Some(connection.clone()));
         loop {
-            self.subscribe(connection).await?;
-            self.read_all(connection).await?;
-            self.connection.send_if_modified(|current| {
-                let first = current.is_none();
-                if first {
-                    *current = Some(connection.clone());
+            match resyncs.recv().await {
+                None => return Err(Error::Unreachable(None)),
+                Some(Resync::Unit(unit)) => self.read_listed(connection, &unit).await?,
+                Some(Resync::All) => {
+                    self.subscribe(connection).await?;
+                    self.read_all(connection).await?;
                 }
-                first
-            });
-            if resyncs.recv().await.is_none() {
-                return Err(Error::Unreachable(None));
             }
         }
     }
@@ -206,18 +211,26 @@ impl Link {
             }
         }
         for unit in loaded {
-            match self.read_on(connection, &unit).await {
-                Ok(_) => {}
-                Err(unreachable @ Error::Unreachable(_)) => return Err(unreachable),
-                Err(error) => log::warn!("the state of {unit} cannot be read: {}", crate::telemetry::Chain(&error)),
-            }
+            self.read_listed(connection, &unit).await?;
         }
         self.files_changed.send_modify(|count| *count += 1);
         Ok(())
     }
 
+    /// Reads a unit that systemd has in memory; one that cannot be read is no reason to give up on the others.
+    async fn read_listed(&self, connection: &Connection, unit: &str) -> Result<(), Error> {
+        match self.read_on(connection, unit).await {
+            Err(unreachable @ Error::Unreachable(_)) => Err(unreachable),
+            Err(error) => {
+                log::warn!("the state of {unit} cannot be read: {}", crate::telemetry::Chain(&error));
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
     /// Takes every message, in order, until the connection ends.
-    async fn drain(&self, mut stream: MessageStream, resync: &mpsc::Sender<()>) -> Error {
+    async fn drain(&self, mut stream: MessageStream, resync: &mpsc::UnboundedSender<Resync>) -> Error {
         while let Some(message) = stream.next().await {
             let message = match message {
                 Ok(message) => message,
@@ -236,7 +249,7 @@ impl Link {
         Error::Unreachable(None)
     }
 
-    fn take_signal(&self, message: &Message, resync: &mpsc::Sender<()>) -> zbus::Result<()> {
+    fn take_signal(&self, message: &Message, resync: &mpsc::UnboundedSender<Resync>) -> zbus::Result<()> {
         let header = message.header();
         let body = message.body();
         match header.member().map_or("", |member| member.as_str()) {
@@ -246,6 +259,10 @@ impl Link {
                     return Ok(());
                 }
                 let (_, changed, _): (&str, HashMap<&str, Variant<'_>>, Vec<&str>) = body.deserialize()?;
+                if self.mirror.get(&unit).is_none_or(|known| !known.in_memory) {
+                    // A change tells only what is different; the rest of a unit that systemd has just loaded is unknown.
+                    let _ = resync.send(Resync::Unit(unit.clone()));
+                }
                 self.mirror.update(&unit, |state| {
                     state.in_memory = true;
                     state.apply(&changed);
@@ -263,14 +280,13 @@ impl Link {
             "Reloading" => {
                 let reloading: bool = body.deserialize()?;
                 if !reloading {
-                    // A full channel means that a reading is asked for already.
-                    let _ = resync.try_send(());
+                    let _ = resync.send(Resync::All);
                 }
             }
             "NameOwnerChanged" => {
                 let (_, _, new_owner): (&str, &str, &str) = body.deserialize()?;
                 if !new_owner.is_empty() {
-                    let _ = resync.try_send(());
+                    let _ = resync.send(Resync::All);
                 }
             }
             _ => {}

@@ -120,8 +120,6 @@ pub struct UnitState {
     pub assertion: bool,
     /// Whether a job of systemd waits or works on the unit.
     pub has_job: bool,
-    main_code: i32,
-    main_status: i32,
 }
 
 impl UnitState {
@@ -147,8 +145,6 @@ impl UnitState {
             condition: true,
             assertion: true,
             has_job: false,
-            main_code: 0,
-            main_status: 0,
         }
     }
 
@@ -175,8 +171,6 @@ impl UnitState {
                     let bytes: Vec<u8> = array.inner().iter().filter_map(byte).collect();
                     self.invocation = InvocationId::from_bytes(&bytes);
                 }
-                ("ExecMainCode", Variant::I32(code)) => self.main_code = *code,
-                ("ExecMainStatus", Variant::I32(status)) => self.main_status = *status,
                 ("InactiveExitTimestamp", Variant::U64(usec)) => self.started = timestamp(*usec),
                 ("InactiveEnterTimestamp", Variant::U64(usec)) => self.ended = timestamp(*usec),
                 ("Transient", Variant::Bool(flag)) => self.transient = *flag,
@@ -189,7 +183,12 @@ impl UnitState {
                 _ => {}
             }
         }
-        self.main_exit = main_exit(self.main_code, self.main_status);
+        // The two always come together: systemd tells all properties of an interface that can change.
+        if let (Some(Variant::I32(code)), Some(Variant::I32(status))) =
+            (properties.get("ExecMainCode"), properties.get("ExecMainStatus"))
+        {
+            self.main_exit = main_exit(*code, *status);
+        }
     }
 }
 

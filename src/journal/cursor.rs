@@ -1,0 +1,269 @@
+//! A place between two entries of a run in one file, which moves either way.
+
+use std::sync::Arc;
+
+use super::Source;
+use super::chain::{Chain, Direction, Slots};
+use super::damage::{Damage, Problem};
+use super::facts::{Facts, Known};
+use super::file::JournalFile;
+use super::lists::Lists;
+use super::position::Position;
+use super::streams::Streams;
+
+/// After so many damaged entries a file is given up.
+const DAMAGED_MOST: u32 = 1000;
+/// After so many entries of later runs no late one of this run is expected. journald reads some 100 lines of each
+/// stream in turn.
+const LATE_MOST: u64 = 2048;
+const LISTS: usize = 4;
+
+/// From a run's first entry to, exclusively, the first of the next run of its unit.
+///
+/// It decides for the entries that do not name their run: journald can't tell the run of a process whose unit is gone
+/// by the time its words are read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span {
+    pub(super) start: Position,
+    pub(super) end: Option<Position>,
+}
+
+impl Span {
+    pub(super) fn holds(&self, position: &Position) -> bool {
+        position.order(&self.start).is_ge() && self.end.is_none_or(|end| position.order(&end).is_lt())
+    }
+}
+
+/// An entry of the run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) position: Position,
+    pub(super) source: Source,
+    pub(super) known: Known,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    slots: Slots,
+    low: u64,
+    high: u64,
+}
+
+/// The place, and what lies next to it.
+#[derive(Debug)]
+pub(super) struct FileCursor {
+    lists: Lists,
+    span: Span,
+    streams: Streams,
+    sources: [List; LISTS],
+    /// For each list the index of the entry after this place.
+    at: [u64; LISTS],
+    /// The entry that was looked at last, and the place beyond it.
+    ahead: Option<(Found, [u64; LISTS], Direction)>,
+    damaged: u32,
+    problem: Option<Damage>,
+}
+
+impl FileCursor {
+    /// A cursor before the first entry of the run in the file.
+    ///
+    /// `late` says that the run's last words may come after the first ones of the next run; `files` are all that have
+    /// something of the unit.
+    pub(super) fn new(lists: Lists, span: Span, late: bool, files: Arc<[Arc<JournalFile>]>) -> Result<Self, Damage> {
+        let from = |chain: &Chain| lists.lower_bound(chain, &span.start);
+        let to = |chain: &Chain| span.end.map_or(Ok(chain.len()), |end| lists.lower_bound(chain, &end));
+        let last_own = match lists.invocation.len().checked_sub(1) {
+            Some(last) => {
+                let last = lists.invocation.at(&lists.file, last)?;
+                lists.unit.partition_point(|chain, index| Ok(chain.at(&lists.file, index)? <= last))?
+            }
+            None => 0,
+        };
+        let list = |chain: &Chain, low: u64, high: u64| List { slots: Slots::new(chain.clone()), low, high };
+        let sources = [
+            list(&lists.unit, from(&lists.unit)?, to(&lists.unit)?.max(last_own)),
+            list(&lists.about_invocation, 0, lists.about_invocation.len()),
+            list(&lists.object, 0, lists.object.len()),
+            list(&lists.core, from(&lists.core)?, to(&lists.core)?),
+        ];
+        let at = sources.each_ref().map(|list| list.low);
+        let streams = Streams::new(lists.reader.wanted().clone(), span, files);
+        let mut cursor = Self { lists, span, streams, sources, at, ahead: None, damaged: 0, problem: None };
+        if late {
+            cursor.extend_to_late()?;
+        }
+        Ok(cursor)
+    }
+
+    /// Moves the end of the run's own words behind the last one that came late.
+    fn extend_to_late(&mut self) -> Result<(), Damage> {
+        let [unit, ..] = &self.sources;
+        let (mut high, mut index) = (unit.high, unit.high);
+        while index < self.lists.unit.len() && index - high < LATE_MOST {
+            let offset = self.lists.unit.at(&self.lists.file, index)?;
+            let (position, known) = self.lists.read(offset)?;
+            index += 1;
+            if self.source(&position, &known)?.is_some() {
+                high = index;
+            }
+        }
+        let [unit, ..] = &mut self.sources;
+        unit.high = high;
+        Ok(())
+    }
+
+    /// Whose entry this is; `None` if it is not of the run.
+    fn source(&mut self, position: &Position, known: &Known) -> Result<Option<Source>, Damage> {
+        const OBJECT: Facts = Facts::OBJECT_UNIT.and(Facts::ROOT);
+        const CORE: Facts = Facts::CORE_UNIT.and(Facts::CORE_MESSAGE).and(Facts::ROOT);
+        let facts = known.facts;
+        if facts.has(Facts::UNIT) {
+            let own = match known.stream {
+                Some(stream) => self.streams.is_own(&self.lists.file, stream)?,
+                None => self.is_of_run(position, facts, Facts::INVOCATION, Facts::OTHER_INVOCATION),
+            };
+            if own {
+                return Ok(Some(Source::Job));
+            }
+        }
+        if facts.is_of_manager() && facts.has(Facts::ABOUT_INVOCATION) {
+            return Ok(Some(Source::Systemd));
+        }
+        let object = facts.has(OBJECT)
+            && self.is_of_run(position, facts, Facts::OBJECT_INVOCATION, Facts::OBJECT_OTHER_INVOCATION);
+        let core = facts.has(CORE) && self.span.holds(position);
+        Ok((object || core).then_some(Source::Other))
+    }
+
+    /// The entry names the run, or no run at all and lies in its time.
+    fn is_of_run(&self, position: &Position, facts: Facts, named: Facts, other: Facts) -> bool {
+        facts.has(named) || (!facts.has(other) && self.span.holds(position))
+    }
+
+    /// Moves behind the last entry.
+    pub(super) fn move_to_end(&mut self) {
+        self.ahead = None;
+        self.at = self.sources.each_ref().map(|list| list.high.max(list.low));
+    }
+
+    /// Moves right behind `position` and says whether the entry of that position is there.
+    pub(super) fn after(&mut self, position: &Position) -> Result<bool, Damage> {
+        self.ahead = None;
+        let lists = &self.lists;
+        let chains = [&lists.unit, &lists.about_invocation, &lists.object, &lists.core];
+        let mut found = false;
+        for ((at, list), chain) in self.at.iter_mut().zip(&self.sources).zip(chains) {
+            let bound = lists.upper_bound(chain, position)?;
+            if let Some(before) = bound.checked_sub(1) {
+                found |= lists.file.position(chain.at(&lists.file, before)?)? == *position;
+            }
+            *at = bound.clamp(list.low, list.high.max(list.low));
+        }
+        Ok(found)
+    }
+
+    /// The next entry of the run in that direction, without moving.
+    pub(super) fn peek(&mut self, direction: Direction) -> Option<Found> {
+        if let Some((found, _, looked)) = self.ahead
+            && looked == direction
+        {
+            return Some(found);
+        }
+        self.ahead = None;
+        let mut at = self.at;
+        loop {
+            let (found, beyond) = match self.step(at, direction) {
+                Ok(Some(step)) => step,
+                Ok(None) => {
+                    // What was passed over is not of the run; it need not be looked at again.
+                    self.at = at;
+                    return None;
+                }
+                Err((damage, beyond)) => {
+                    self.problem.get_or_insert(damage);
+                    self.damaged += 1;
+                    if self.damaged > DAMAGED_MOST {
+                        return None;
+                    }
+                    at = beyond;
+                    continue;
+                }
+            };
+            at = beyond;
+            if let Some(found) = found {
+                self.ahead = Some((found, beyond, direction));
+                return Some(found);
+            }
+        }
+    }
+
+    /// Moves over the entry that was looked at.
+    pub(super) fn pass(&mut self) {
+        if let Some((_, beyond, _)) = self.ahead.take() {
+            self.at = beyond;
+        }
+    }
+
+    /// The message of an entry that was looked at.
+    pub(super) fn message(&mut self, found: &Found) -> Result<Vec<u8>, Damage> {
+        // An entry without a message is possible in the native protocol.
+        found.known.message.map_or(Ok(Vec::new()), |offset| self.lists.reader.message(&self.lists.file, offset))
+    }
+
+    /// What went wrong, if anything did since the last time this was asked.
+    pub(super) fn take_problem(&mut self) -> Option<Problem> {
+        self.problem.take().map(|damage| Problem::new(&self.lists.path, damage))
+    }
+
+    /// Notes that an entry could not be read.
+    pub(super) fn note(&mut self, damage: Damage) {
+        self.problem.get_or_insert(damage);
+    }
+
+    /// The entry next to the place `at`, if it is of the run, and the place beyond it; `None` at the end.
+    #[expect(clippy::type_complexity, reason = "one private step of one loop")]
+    fn step(
+        &mut self,
+        at: [u64; LISTS],
+        direction: Direction,
+    ) -> Result<Option<(Option<Found>, [u64; LISTS])>, (Damage, [u64; LISTS])> {
+        let mut offsets = [None; LISTS];
+        for (index, list) in self.sources.iter_mut().enumerate() {
+            let place = at.get(index).copied().unwrap_or_default();
+            let next = match direction {
+                Direction::Forward => (place < list.high).then_some(place),
+                Direction::Backward => (place > list.low).then(|| place - 1),
+            };
+            let Some(next) = next else { continue };
+            // A list that can't be read on ends here: its place moves to the end.
+            let offset = list.slots.get(&self.lists.file, next, direction).map_err(|damage| {
+                let mut beyond = at;
+                if let Some(place) = beyond.get_mut(index) {
+                    *place = if direction == Direction::Forward { list.high } else { list.low };
+                }
+                (damage, beyond)
+            })?;
+            if let Some(slot) = offsets.get_mut(index) {
+                *slot = Some(offset);
+            }
+        }
+        let nearest = match direction {
+            Direction::Forward => offsets.iter().flatten().min(),
+            Direction::Backward => offsets.iter().flatten().max(),
+        };
+        let Some(nearest) = nearest.copied() else { return Ok(None) };
+        let mut beyond = at;
+        for (place, offset) in beyond.iter_mut().zip(offsets) {
+            if offset == Some(nearest) {
+                match direction {
+                    Direction::Forward => *place += 1,
+                    Direction::Backward => *place -= 1,
+                }
+            }
+        }
+        let read = self.lists.reader.read(&self.lists.file, nearest, direction);
+        let (position, known) = read.map_err(|damage| (damage, beyond))?;
+        let source = self.source(&position, &known).map_err(|damage| (damage, beyond))?;
+        Ok(Some((source.map(|source| Found { position, source, known }), beyond)))
+    }
+}

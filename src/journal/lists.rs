@@ -1,0 +1,293 @@
+//! The entries of one file that may belong to a run, as the file's own lists.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::invocation::InvocationId;
+
+use super::chain::{Chain, Direction};
+use super::damage::Damage;
+use super::facts::{COMPARED, EntryReader, Facts, Known, Wanted};
+use super::file::JournalFile;
+use super::position::Position;
+
+/// So many entries are looked at for those that were received before the word that their run began.
+const EARLY_MOST: u64 = 1024;
+
+/// How a run begins in one file, or in all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begin {
+    /// Its first entry.
+    pub(super) position: Position,
+    /// When the manager sent its first word about the run, which may be received later than the run's own.
+    pub(super) sent_usec: Option<u64>,
+}
+
+impl Begin {
+    /// When the run began: microseconds since 1970.
+    pub(super) fn started_usec(&self) -> u64 {
+        self.sent_usec.unwrap_or(u64::MAX).min(self.position.realtime)
+    }
+
+    /// The earlier of two, with the earlier of their times.
+    pub(super) fn earlier(self, other: Self) -> Self {
+        let position = if other.position.order(&self.position).is_lt() { other.position } else { self.position };
+        Self { position, sent_usec: self.sent_usec.into_iter().chain(other.sent_usec).min() }
+    }
+}
+
+/// The lists of one file.
+#[derive(Debug)]
+pub(super) struct Lists {
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<JournalFile>,
+    pub(super) reader: EntryReader,
+    /// Entries of the unit's own processes, of all its runs.
+    pub(super) unit: Chain,
+    /// Those of them that name the run's invocation.
+    pub(super) invocation: Chain,
+    /// Entries that claim to be about the unit, as those of the system manager do.
+    pub(super) about_unit: Chain,
+    /// Entries that claim to be about the run.
+    pub(super) about_invocation: Chain,
+    /// Entries of privileged programs about a process of the unit.
+    pub(super) object: Chain,
+    /// Entries about a crash of a process of the unit.
+    pub(super) core: Chain,
+}
+
+impl Lists {
+    /// Looks the lists up; `None` if the file has nothing of the unit.
+    pub(super) fn find(path: &Path, file: &Arc<JournalFile>, wanted: &Wanted) -> Result<Option<Self>, Damage> {
+        let unit = file.entries_with("_SYSTEMD_UNIT", wanted.unit())?;
+        let about_unit = file.entries_with("UNIT", wanted.unit())?;
+        let object = file.entries_with("OBJECT_SYSTEMD_UNIT", wanted.unit())?;
+        let core = file.entries_with("COREDUMP_UNIT", wanted.unit())?;
+        if [&unit, &about_unit, &object, &core].into_iter().all(Chain::is_empty) {
+            return Ok(None);
+        }
+        let of_invocation = |field: &str, all: &Chain| match wanted.invocation() {
+            Some(invocation) if !all.is_empty() => file.entries_with(field, invocation),
+            _ => Ok(Chain::default()),
+        };
+        Ok(Some(Self {
+            path: path.to_owned(),
+            file: Arc::clone(file),
+            reader: EntryReader::new(wanted.clone()),
+            invocation: of_invocation("_SYSTEMD_INVOCATION_ID", &unit)?,
+            about_invocation: of_invocation("INVOCATION_ID", &about_unit)?,
+            unit,
+            about_unit,
+            object,
+            core,
+        }))
+    }
+
+    /// Reads one entry.
+    pub(super) fn read(&mut self, offset: u64) -> Result<(Position, Known), Damage> {
+        self.reader.read(&self.file, offset, Direction::Forward)
+    }
+
+    /// The first index of `chain` that does not come before `position`.
+    pub(super) fn lower_bound(&self, chain: &Chain, position: &Position) -> Result<u64, Damage> {
+        self.bound(chain, |there| there.order(position).is_lt())
+    }
+
+    /// The first index of `chain` that comes after `position`.
+    pub(super) fn upper_bound(&self, chain: &Chain, position: &Position) -> Result<u64, Damage> {
+        self.bound(chain, |there| there.order(position).is_le())
+    }
+
+    fn bound(&self, chain: &Chain, before: impl Fn(&Position) -> bool) -> Result<u64, Damage> {
+        let is_before = |index| Ok::<_, Damage>(before(&self.file.position(chain.at(&self.file, index)?)?));
+        // Most files lie wholly on one side.
+        if chain.is_empty() || !is_before(0)? {
+            return Ok(0);
+        }
+        if is_before(chain.len() - 1)? {
+            return Ok(chain.len());
+        }
+        chain.partition_point(|_, index| is_before(index))
+    }
+
+    /// The first entry of the run in this file: the manager's first word about it, or its own.
+    pub(super) fn first_of_run(&mut self) -> Result<Option<Begin>, Damage> {
+        let is_of_manager = |facts: Facts| facts.is_of_manager() && facts.has(Facts::ABOUT_INVOCATION);
+        let is_own = |facts: Facts| facts.has(Facts::UNIT.and(Facts::INVOCATION));
+        let told = self.first_that(&self.about_invocation.clone(), None, is_of_manager)?;
+        let told = told.map(|(position, offset)| self.told(position, offset)).transpose()?;
+        let own = self.first_that(&self.invocation.clone(), told.map(|told| told.position).as_ref(), is_own)?;
+        let sent_usec = told.and_then(|told| told.sent_usec);
+        Ok(own.map(|(position, _)| Begin { position, sent_usec }).or(told))
+    }
+
+    /// The first entry of a later run of the unit in this file, at or after `start` and before `end`.
+    ///
+    /// `later` says of an invocation whether it began after this run: the last words of an earlier run may be read
+    /// when the next one has begun.
+    pub(super) fn first_of_next_run(
+        &mut self,
+        start: &Position,
+        end: Option<&Position>,
+        later: &mut dyn FnMut(InvocationId) -> bool,
+    ) -> Result<Option<Begin>, Damage> {
+        let mut others = Others { later, known: HashMap::new() };
+        let told = self.first_told_of_next_run(start, end, &mut others)?;
+        let bound = told.map(|told| told.position);
+        let own = self.first_own_of_next_run(start, bound.as_ref().or(end), &mut others)?;
+        let sent_usec = told.and_then(|told| told.sent_usec);
+        Ok(own.map(|position| Begin { position, sent_usec }).or(told))
+    }
+
+    fn first_told_of_next_run(
+        &mut self,
+        start: &Position,
+        end: Option<&Position>,
+        others: &mut Others<'_>,
+    ) -> Result<Option<Begin>, Damage> {
+        for index in self.lower_bound(&self.about_unit, start)?..self.about_unit.len() {
+            let offset = self.about_unit.at(&self.file, index)?;
+            let (position, known) = self.read(offset)?;
+            if end.is_some_and(|end| position.order(end).is_ge()) {
+                break;
+            }
+            let told = known.facts.is_of_manager() && known.facts.has(Facts::ABOUT_OTHER_INVOCATION);
+            if told && others.is_later(&self.file, known.about_other)? {
+                return self.told(position, offset).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The manager's word at `offset`, with the time at which it was sent.
+    fn told(&self, position: Position, offset: u64) -> Result<Begin, Damage> {
+        let fields = self.file.fields(offset, COMPARED)?;
+        let sent = fields.iter().find_map(|field| field.strip_prefix(b"_SOURCE_REALTIME_TIMESTAMP="));
+        let sent_usec = sent.and_then(|sent| std::str::from_utf8(sent).ok()?.parse().ok());
+        Ok(Begin { position, sent_usec })
+    }
+
+    /// The first entry of the unit's own processes that was received after `begin` was sent, if that is before it.
+    ///
+    /// journald reads the manager's words and those of processes from different sockets, and may read the first words
+    /// of a run before the word that it began.
+    pub(super) fn first_since_sent(&self, begin: &Begin) -> Result<Option<Position>, Damage> {
+        let Some(sent_usec) = begin.sent_usec else { return Ok(None) };
+        let mut first = None;
+        let end = self.lower_bound(&self.unit, &begin.position)?;
+        for index in (end.saturating_sub(EARLY_MOST)..end).rev() {
+            let position = self.file.position(self.unit.at(&self.file, index)?)?;
+            if position.boot_id != begin.position.boot_id || position.realtime < sent_usec {
+                break;
+            }
+            first = Some(position);
+        }
+        Ok(first)
+    }
+
+    /// The first entry of `chain`, before `end`, whose facts are `right`.
+    fn first_that(
+        &mut self,
+        chain: &Chain,
+        end: Option<&Position>,
+        right: impl Fn(Facts) -> bool,
+    ) -> Result<Option<(Position, u64)>, Damage> {
+        for index in 0..chain.len() {
+            let offset = chain.at(&self.file, index)?;
+            let (position, known) = self.read(offset)?;
+            if end.is_some_and(|end| position.order(end).is_ge()) {
+                break;
+            }
+            if right(known.facts) {
+                return Ok(Some((position, offset)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// As [`Lists::first_of_next_run`], among the entries of the unit's own processes.
+    ///
+    /// What is also in the list of the run's invocation is passed over without being read: a million lines of one run
+    /// cost some twenty reads.
+    fn first_own_of_next_run(
+        &mut self,
+        start: &Position,
+        end: Option<&Position>,
+        others: &mut Others<'_>,
+    ) -> Result<Option<Position>, Damage> {
+        let mut unit = self.lower_bound(&self.unit, start)?;
+        let mut own = self.lower_bound(&self.invocation, start)?;
+        loop {
+            let step = self.agreeing(unit, own)?;
+            unit += step;
+            own += step;
+            if unit >= self.unit.len() {
+                return Ok(None);
+            }
+            let offset = self.unit.at(&self.file, unit)?;
+            let (position, known) = self.read(offset)?;
+            if end.is_some_and(|end| position.order(end).is_ge()) {
+                return Ok(None);
+            }
+            if known.facts.has(Facts::OTHER_INVOCATION) && others.is_later(&self.file, known.other)? {
+                return Ok(Some(position));
+            }
+            unit += 1;
+            if own < self.invocation.len() && self.invocation.at(&self.file, own)? <= offset {
+                own = self.invocation.partition_point(|chain, index| Ok(chain.at(&self.file, index)? <= offset))?;
+            }
+        }
+    }
+
+    /// How many entries, from these indexes on, the lists `unit` and `invocation` have in common one by one.
+    ///
+    /// Both ascend and the second is a part of the first, so if they agree at one place they agree everywhere before.
+    fn agreeing(&self, unit: u64, own: u64) -> Result<u64, Damage> {
+        let agree = |step: u64| {
+            Ok::<_, Damage>(self.unit.at(&self.file, unit + step)? == self.invocation.at(&self.file, own + step)?)
+        };
+        let most = (self.unit.len().saturating_sub(unit)).min(self.invocation.len().saturating_sub(own));
+        if most == 0 || !agree(0)? {
+            return Ok(0);
+        }
+        if agree(most - 1)? {
+            return Ok(most);
+        }
+        let (mut low, mut high) = (1, most - 1);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if agree(middle)? {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+}
+
+/// The other invocations met in one file, by the place of their DATA object.
+struct Others<'a> {
+    later: &'a mut dyn FnMut(InvocationId) -> bool,
+    known: HashMap<u64, bool>,
+}
+
+impl Others<'_> {
+    fn is_later(&mut self, file: &JournalFile, offset: Option<u64>) -> Result<bool, Damage> {
+        let Some(offset) = offset else { return Ok(false) };
+        if let Some(later) = self.known.get(&offset) {
+            return Ok(*later);
+        }
+        let field = file.field(offset, COMPARED)?;
+        let later = invocation(&field).is_some_and(|id| (self.later)(id));
+        self.known.insert(offset, later);
+        Ok(later)
+    }
+}
+
+/// The invocation in a field, whatever its name.
+pub(super) fn invocation(field: &[u8]) -> Option<InvocationId> {
+    let (_, value) = std::str::from_utf8(field).ok()?.split_once('=')?;
+    value.parse().ok()
+}

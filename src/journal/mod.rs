@@ -1,0 +1,210 @@
+//! The journal, read directly from the files that journald writes.
+//!
+//! A safe reader of the file format: no mapping of memory, no library, no process. It answers what the bridge asks (the
+//! entries of one run of one unit, the newest run, whether a field's value has arrived) and goes there through the hash
+//! tables of the files, so that what other units have written costs nothing. It trusts only what journald itself says
+//! of an entry, never what the sender claims.
+//!
+//! Absent on purpose: free matches, other namespaces, sealing, and writing. All calls block; each is a matter of
+//! milliseconds, an iteration over a long log more.
+
+mod chain;
+mod cursor;
+mod damage;
+mod directory;
+mod entries;
+mod facts;
+mod fence;
+mod file;
+mod hash;
+mod layout;
+mod lists;
+mod payload;
+mod position;
+mod runs;
+mod streams;
+mod window;
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::invocation::InvocationId;
+use crate::policy::AllowedJob;
+
+pub use self::damage::{Damage, Problem};
+pub use self::entries::{Entries, NewestFirst};
+pub use self::position::Position;
+pub use self::runs::{FoundRun, RunEnd};
+
+use self::directory::Directories;
+
+/// Why the journal as a whole can't be read.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The host has no id, so the directory of its journal has no name.
+    #[error("cannot read /etc/machine-id; `systemd-machine-id-setup` makes one")]
+    MachineId(#[source] io::Error),
+    /// There is no file in any of the directories.
+    #[error("there is no journal in {}; is journald running, and not with Storage=none?", list(directories))]
+    NoJournal {
+        /// Where it was looked for.
+        directories: Vec<PathBuf>,
+    },
+    /// A directory can't be listed.
+    #[error("cannot list {}; is this user in the group systemd-journal?", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There are files, but none can be read.
+    #[error("no journal file can be read")]
+    Unreadable(#[source] Box<Problem>),
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    paths.join(" or ")
+}
+
+/// One run of a job.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// The job, whose unit the entries must be of.
+    pub job: &'a AllowedJob,
+    /// Which of its runs.
+    pub invocation: InvocationId,
+}
+
+/// Where to begin in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// With its first entry.
+    Start,
+    /// So many entries before the end.
+    Last(usize),
+    /// With the first entry behind that place, also if the entry there no longer exists.
+    After(Position),
+}
+
+/// Who wrote an entry of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A process of the job.
+    Job,
+    /// The system manager, about the job.
+    Systemd,
+    /// Another privileged program about a process of the job, such as systemd-coredump.
+    Other,
+}
+
+/// One entry of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it stands.
+    pub position: Position,
+    /// From 0, emergency, to 7, debug; `None` if the sender gave none.
+    pub priority: Option<u8>,
+    /// Who wrote it.
+    pub source: Source,
+    /// The bytes as they were sent, in any encoding, without the newline that ended them.
+    pub message: Vec<u8>,
+}
+
+impl Entry {
+    /// When journald received it: microseconds since 1970.
+    #[must_use]
+    pub fn realtime_usec(&self) -> u64 {
+        self.position.realtime
+    }
+}
+
+/// The journal of a host; clones share the open files.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    directories: Arc<Directories>,
+}
+
+impl Journal {
+    /// The journal in these directories, as `/var/log/journal/<machine-id>`; those that don't exist are passed over.
+    #[must_use]
+    pub fn new(directories: Vec<PathBuf>) -> Self {
+        Self { directories: Arc::new(Directories::new(directories)) }
+    }
+
+    /// The journal of this host, persistent and volatile.
+    ///
+    /// # Errors
+    /// [`Error::MachineId`] if `/etc/machine-id` can't be read.
+    ///
+    /// Source: systemd-journald.service(8), "Files".
+    pub fn of_host() -> Result<Self, Error> {
+        let id = fs::read_to_string("/etc/machine-id").map_err(Error::MachineId)?;
+        let directory = |place: &str| PathBuf::from(place).join(id.trim());
+        Ok(Self::new(vec![directory("/var/log/journal"), directory("/run/log/journal")]))
+    }
+
+    /// The entries of a run, as many as there are now; none if the journal does not know the run.
+    ///
+    /// # Errors
+    /// [`Error`] if there is no readable journal at all. Single files that can't be read are told by
+    /// [`Entries::problems`].
+    pub fn run(&self, run: &Run<'_>, from: From) -> Result<Entries, Error> {
+        runs::entries(&self.directories, run, &from)
+    }
+
+    /// The newest run of a job that the journal knows.
+    ///
+    /// # Errors
+    /// As [`Journal::run`].
+    pub fn last_run(&self, job: &AllowedJob) -> Result<Option<FoundRun>, Error> {
+        runs::last(&self.directories, job)
+    }
+
+    /// What the journal knows of one run.
+    ///
+    /// # Errors
+    /// As [`Journal::run`].
+    pub fn find_run(&self, job: &AllowedJob, invocation: InvocationId) -> Result<Option<FoundRun>, Error> {
+        runs::find(&self.directories, &Run { job, invocation })
+    }
+
+    /// Whether an entry with `field`=`value` has arrived, in the files being written or the newest archived ones.
+    ///
+    /// Cheap enough to be asked every millisecond: one or two small reads a file.
+    ///
+    /// # Errors
+    /// As [`Journal::run`].
+    pub fn holds(&self, field: &str, value: &[u8]) -> Result<bool, Error> {
+        runs::holds(&self.directories, field, value)
+    }
+
+    /// Whether there is a journal and at least one of its files can be read.
+    ///
+    /// # Errors
+    /// [`Error`] says why not.
+    pub fn readable(&self) -> Result<(), Error> {
+        let mut problem = None;
+        for listed in self.directories.files()?.iter() {
+            match listed.open() {
+                Ok(_) => return Ok(()),
+                Err(damage) => problem = Some(Problem::new(&listed.path, damage)),
+            }
+        }
+        match problem {
+            Some(problem) => Err(Error::Unreadable(Box::new(problem))),
+            None => Err(Error::NoJournal { directories: Vec::new() }),
+        }
+    }
+
+    /// The files that could not be read, or not wholly, and why; each once, as long as it exists.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        self.directories.problems()
+    }
+}

@@ -1,0 +1,70 @@
+//! Whose the lines on standard output are.
+//!
+//! systemd opens one stream to journald for each process that it starts, and journald numbers the streams. A line may
+//! lack its invocation (its unit was gone when journald looked), and after a second journald looks again: the rest of a
+//! long log that is read late then carries the invocation of the *next* run. The number of the stream stays, so the
+//! first line of a stream decides for all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::cursor::Span;
+use super::damage::Damage;
+use super::facts::{COMPARED, Facts, Wanted};
+use super::file::JournalFile;
+use super::position::Position;
+
+/// The streams met in one file.
+#[derive(Debug)]
+pub(super) struct Streams {
+    wanted: Wanted,
+    span: Span,
+    /// All files that have something of the unit: a stream may have begun in another one.
+    files: Arc<[Arc<JournalFile>]>,
+    /// By the place of the stream's DATA object.
+    known: HashMap<u64, bool>,
+    last: Option<(u64, bool)>,
+}
+
+impl Streams {
+    pub(super) fn new(wanted: Wanted, span: Span, files: Arc<[Arc<JournalFile>]>) -> Self {
+        Self { wanted, span, files, known: HashMap::new(), last: None }
+    }
+
+    /// Whether the stream whose DATA object lies at `offset` of `file` is of the run.
+    pub(super) fn is_own(&mut self, file: &JournalFile, offset: u64) -> Result<bool, Damage> {
+        if let Some((last, own)) = self.last
+            && last == offset
+        {
+            return Ok(own);
+        }
+        let own = if let Some(own) = self.known.get(&offset) {
+            *own
+        } else {
+            let field = file.field(offset, COMPARED)?;
+            let value = field.splitn(2, |byte| *byte == b'=').nth(1).unwrap_or_default();
+            let own = self.find(value);
+            self.known.insert(offset, own);
+            own
+        };
+        self.last = Some((offset, own));
+        Ok(own)
+    }
+
+    fn find(&self, stream: &[u8]) -> bool {
+        // A file that can't answer is as good as one that was deleted.
+        let firsts = self.files.iter().filter_map(|file| {
+            let data = file.find("_STREAM_ID", stream).ok().flatten()?;
+            let position = file.position(data.first_entry).ok()?;
+            Some((position, file, data.first_entry))
+        });
+        let first = firsts.reduce(|a, b| if b.0.order(&a.0).is_lt() { b } else { a });
+        first.is_some_and(|(position, file, offset)| self.begins_own(&position, file, offset).unwrap_or(false))
+    }
+
+    fn begins_own(&self, position: &Position, file: &JournalFile, offset: u64) -> Result<bool, Damage> {
+        let facts = self.wanted.facts(&file.fields(offset, COMPARED)?);
+        let untold = !facts.has(Facts::OTHER_INVOCATION) && self.span.holds(position);
+        Ok(facts.has(Facts::UNIT) && (facts.has(Facts::INVOCATION) || untold))
+    }
+}

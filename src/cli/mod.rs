@@ -3,6 +3,7 @@
 //! A command prints its result on standard output and everything else on standard error. Deliberately absent: decisions.
 //! What may be done is decided by `policy` and `auth`; this module only carries it out.
 
+mod client;
 mod files;
 mod generate;
 mod init;
@@ -19,6 +20,9 @@ use crate::config;
 
 /// A command that failed.
 const EXIT_FAILURE: u8 = 1;
+
+/// A job that could not be started or followed: told from the job's own status, as `docker run` does.
+const EXIT_NOT_RUN: u8 = 125;
 
 /// A configuration that must be corrected first (`EX_CONFIG` of `sysexits.h`).
 const EXIT_CONFIG: u8 = 78;
@@ -39,33 +43,48 @@ const EXAMPLES: &str = "\
 Examples:
   ci-bridge init --prefix ci-test-       allow the units ci-test-*.service, make tokens
   systemctl enable --now ci-bridge       start the service
-  ci-bridge token new nightly --access ro --expires 90d";
+  ci-bridge token new nightly --access ro --expires 90d
+  CI_TOKEN=cib_rw_... ci-bridge run ci-test-hello";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Args),
     Init(init::Args),
     Token(token::Args),
+    Run(client::Run),
+    State(client::State),
+    Logs(client::Logs),
+    Tail(client::Tail),
+    Stop(client::Stop),
+    Jobs(client::Jobs),
     Generate(generate::Args),
 }
 
 /// Carries out a command line and tells how it went: 0 for success, 1 for a failure, 2 for a wrong command line, 78 for
-/// a configuration that must be corrected first.
+/// a configuration that must be corrected first; `run` has the statuses that its help names.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     let mut out = io::stdout();
+    let failure = if matches!(cli.command, Command::Run(_)) { EXIT_NOT_RUN } else { EXIT_FAILURE };
     let done = match cli.command {
-        Command::Serve(args) => serve::run(&args, cli.verbose),
-        Command::Init(args) => init::run(&args, &mut out),
-        Command::Token(args) => token::run(args, &mut out),
-        Command::Generate(args) => generate::run(&args, &mut out),
+        Command::Run(args) => client::run(&args),
+        Command::Serve(args) => serve::run(&args, cli.verbose).map(|()| 0),
+        Command::Init(args) => init::run(&args, &mut out).map(|()| 0),
+        Command::Token(args) => token::run(args, &mut out).map(|()| 0),
+        Command::State(args) => client::state(&args, &mut out).map(|()| 0),
+        Command::Logs(args) => client::logs(&args, &mut out).map(|()| 0),
+        Command::Tail(args) => client::tail(&args, &mut out).map(|()| 0),
+        Command::Stop(args) => client::stop(&args, &mut out).map(|()| 0),
+        Command::Jobs(args) => client::jobs(&args, &mut out).map(|()| 0),
+        Command::Generate(args) => generate::run(&args, &mut out).map(|()| 0),
     };
-    match done.and_then(|()| Ok(out.flush()?)) {
-        Err(error) if !is_end_of_reading(&error) => {
+    match done.and_then(|status| Ok(out.flush().map(|()| status)?)) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) if is_end_of_reading(&error) => ExitCode::SUCCESS,
+        Err(error) => {
             eprintln!("{}", explanation(&error, cli.verbose));
-            ExitCode::from(exit_code(&error))
+            ExitCode::from(if is_of_the_configuration(&error) { EXIT_CONFIG } else { failure })
         }
-        _ => ExitCode::SUCCESS,
     }
 }
 
@@ -89,10 +108,8 @@ fn explanation(error: &anyhow::Error, verbose: bool) -> String {
     format!("error: {error}{hint}{causes}")
 }
 
-fn exit_code(error: &anyhow::Error) -> u8 {
-    let of_the_configuration =
-        error.is::<config::Error>() || matches!(error.downcast_ref(), Some(EditError::File(_) | EditError::Form));
-    if of_the_configuration { EXIT_CONFIG } else { EXIT_FAILURE }
+fn is_of_the_configuration(error: &anyhow::Error) -> bool {
+    error.is::<config::Error>() || matches!(error.downcast_ref(), Some(EditError::File(_) | EditError::Form))
 }
 
 #[cfg(test)]

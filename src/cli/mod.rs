@@ -3,6 +3,7 @@
 //! A command prints its result on standard output and everything else on standard error. Deliberately absent: decisions.
 //! What may be done is decided by `policy` and `auth`; this module only carries it out.
 
+mod check;
 mod client;
 mod files;
 mod generate;
@@ -51,6 +52,7 @@ enum Command {
     Serve(serve::Args),
     Init(init::Args),
     Token(token::Args),
+    Check(check::Args),
     Run(client::Run),
     State(client::State),
     Logs(client::Logs),
@@ -71,6 +73,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(args) => serve::run(&args, cli.verbose).map(|()| 0),
         Command::Init(args) => init::run(&args, &mut out).map(|()| 0),
         Command::Token(args) => token::run(args, &mut out).map(|()| 0),
+        Command::Check(args) => check::run(&args, &mut out).map(|sound| if sound { 0 } else { EXIT_FAILURE }),
         Command::State(args) => client::state(&args, &mut out).map(|()| 0),
         Command::Logs(args) => client::logs(&args, &mut out).map(|()| 0),
         Command::Tail(args) => client::tail(&args, &mut out).map(|()| 0),

@@ -144,6 +144,15 @@ impl Systemd {
         }
     }
 
+    /// Whether the job's unit could be started now, without starting it.
+    ///
+    /// # Errors
+    /// [`StartError`] says why not.
+    pub async fn inspect(&self, job: &AllowedJob) -> Result<(), StartError> {
+        let state = self.link.read(job.unit()).await?;
+        vet(job.unit(), &state).await
+    }
+
     /// Stops the job's unit and returns when it has stopped, or after `patience`.
     ///
     /// # Errors

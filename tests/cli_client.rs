@@ -214,6 +214,24 @@ fn a_bridge_that_is_away_for_a_moment_costs_no_line() {
 }
 
 #[test]
+fn a_bridge_that_was_started_anew_still_tells_the_verdict() {
+    let run = |last: &str| {
+        let bridge = Played::new([
+            (START, Answer::json(202, &json!({ "run": { "id": RUN, "invocation_id": "00aa" } }))),
+            (TAIL, Answer::page("one\n", "c1", "ended", true, false)),
+            (STATE, Answer::problem(404, "no_such_run", "the job has no such run")),
+            (STATE, Answer::json(200, &json!({ "result": "exit-code", "exit_code": 3, "invocation_id": last }))),
+        ]);
+        bridge.run(&["run", "ci-test-a"])
+    };
+    assert_eq!(run("00aa").status, 3);
+    // Somebody has started the job again in the meantime: that verdict is not ours.
+    let other = run("00bb");
+    assert_eq!(other.status, 125);
+    assert!(other.stderr.ends_with("error: the job has no such run\n"), "{}", other.stderr);
+}
+
+#[test]
 fn a_job_that_was_not_started_is_no_failed_job() {
     let busy = Answer::problem(409, "busy", "the job is active already; join it with ?if_busy=join");
     let bridge = Played::new([(START, busy)]);

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::bridge::{Bridge, CallError, Server, Target};
+use crate::cli::EXIT_NOT_RUN;
 
 /// Between two questions while lines come, and the longest while none do.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -37,7 +38,7 @@ const INTERRUPTED: u8 = 130;
 /// Ctrl-C stops the job; a second one gives up waiting for its end. A lost connection is taken up again where it broke.
 ///
 /// Exit status: the job's own; 1 if the job failed without one (a signal, a timeout, stopped by somebody); 130 after
-/// Ctrl-C; 125 if the job could not be started or not be followed to its end.
+/// Ctrl-C; 125 if the job could not be started, not be followed to its end, or nobody knows how it ended.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(in crate::cli) struct Args {
@@ -68,6 +69,8 @@ struct Following<'a> {
     bridge: &'a Bridge,
     target: &'a Target,
     run: String,
+    /// systemd's id of the run, which a bridge still knows after it was started anew.
+    invocation: Option<String>,
     /// After which line to go on; `None` before the first answer.
     cursor: Option<String>,
     pause: Duration,
@@ -91,7 +94,9 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<u8> {
 
     let pause = PAUSES.0;
     let cursor = text("/cursor").filter(|_| !joined);
-    let mut following = Following { bridge: &bridge, target: &args.target, run, cursor, pause, ended: None };
+    let invocation = text("/run/invocation_id");
+    let mut following =
+        Following { bridge: &bridge, target: &args.target, run, invocation, cursor, pause, ended: None };
     let mut stopping = false;
     let complete = loop {
         tokio::select! {
@@ -158,8 +163,18 @@ impl Following<'_> {
 
     /// How the run ended.
     async fn verdict(&self) -> anyhow::Result<Value> {
-        let (_, body) = self.insistently("state", &[("run", &self.run)]).await?;
-        serde_json::from_slice(&body).context("the bridge told no verdict")
+        let forgotten = match self.insistently("state", &[("run", &self.run)]).await {
+            Ok((_, body)) => return parse(&body),
+            Err(CallError::Refused { code, detail, .. }) if code == "no_such_run" => detail,
+            Err(error) => return Err(error.into()),
+        };
+        // A bridge that was started anew has forgotten its own id of the run, but not systemd's of the last one.
+        let last = parse(&self.insistently("state", &[]).await?.1)?;
+        let invocation = last.get("invocation_id").and_then(Value::as_str);
+        if invocation.is_none() || invocation != self.invocation.as_deref() {
+            bail!(forgotten);
+        }
+        Ok(last)
     }
 
     /// Asks until there is an answer, a refusal for good, or no hope.
@@ -191,16 +206,20 @@ fn write(mut to: impl Write, text: &[u8]) -> io::Result<()> {
     to.write_all(text).and_then(|()| to.flush())
 }
 
+fn parse(verdict: &[u8]) -> anyhow::Result<Value> {
+    serde_json::from_slice(verdict).context("the bridge told no verdict")
+}
+
 /// The exit status for a verdict, and the verdict in words.
 fn conclude(verdict: &Value) -> (u8, String) {
     let text = |member: &str| verdict.get(member).and_then(Value::as_str);
     let code = verdict.get("exit_code").and_then(Value::as_u64).and_then(|code| u8::try_from(code).ok());
     match (text("result"), code, text("signal")) {
         (Some("success"), ..) => (0, "success".to_owned()),
+        (None | Some("unknown"), ..) => (EXIT_NOT_RUN, "nobody knows any more how it ended".to_owned()),
         (Some(result), Some(code), _) => (code.max(1), format!("{result}, exit code {code}")),
         (Some(result), None, Some(signal)) => (1, format!("{result}, {signal}")),
         (Some(result), None, None) => (1, result.to_owned()),
-        (None, ..) => (1, "nobody knows how it ended".to_owned()),
     }
 }
 
@@ -220,7 +239,8 @@ mod tests {
             (json!({"result": "timeout", "exit_code": 0}), 1, "timeout, exit code 0"),
             (json!({"result": "signal", "exit_code": null, "signal": "SIGKILL"}), 1, "signal, SIGKILL"),
             (json!({"result": "stopped", "exit_code": null, "signal": null}), 1, "stopped"),
-            (json!({"result": null}), 1, "nobody knows how it ended"),
+            (json!({"result": "unknown", "exit_code": null}), EXIT_NOT_RUN, "nobody knows any more how it ended"),
+            (json!({"result": null}), EXIT_NOT_RUN, "nobody knows any more how it ended"),
         ] {
             assert_eq!(conclude(&verdict), (status, words.to_owned()), "{verdict}");
         }

@@ -48,6 +48,7 @@ esac
 
 scratch=$(mktemp -d) || exit 1
 resume=
+# shellcheck disable=SC2317  # The trap reaches it.
 finish() {
     rm -rf "$scratch"
     # Until this line the runner takes nothing in the log for a command to itself.

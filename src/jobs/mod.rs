@@ -20,6 +20,7 @@ use crate::invocation::InvocationId;
 use crate::journal::{self, Entries, FoundRun, From, Journal, NewestFirst};
 use crate::policy::{AllowedJob, Policy};
 use crate::systemd::{self, Observer, StartError, Stopped, Systemd, UnitState};
+use crate::telemetry::Chain;
 
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::run::{Ended, Phase, Run, RunId, RunResult};
@@ -113,6 +114,7 @@ pub struct RunLog {
     pub run: Option<Arc<Run>>,
     entries: Lines,
     settled: bool,
+    damaged: bool,
 }
 
 /// The entries of a log in the order that was asked for.
@@ -135,8 +137,8 @@ impl RunLog {
     pub fn has_gap(&self) -> bool {
         match &self.entries {
             Lines::None => false,
-            Lines::OldestFirst(entries) => entries.gap() || !entries.problems().is_empty(),
-            Lines::NewestFirst(entries) => !entries.problems().is_empty(),
+            Lines::OldestFirst(entries) => self.damaged || entries.gap(),
+            Lines::NewestFirst(_) => self.damaged,
         }
     }
 }
@@ -145,10 +147,20 @@ impl Iterator for RunLog {
     type Item = Entry;
 
     fn next(&mut self) -> Option<Entry> {
-        match &mut self.entries {
-            Lines::None => None,
-            Lines::OldestFirst(entries) => entries.next(),
-            Lines::NewestFirst(entries) => entries.next(),
+        loop {
+            let entry = match &mut self.entries {
+                Lines::None => None,
+                Lines::OldestFirst(entries) => entries.next(),
+                Lines::NewestFirst(entries) => entries.next(),
+            };
+            match entry? {
+                Ok(entry) => return Some(entry),
+                // The reader goes on behind the damage; what is missing there shows as a gap.
+                Err(error) => {
+                    self.damaged = true;
+                    log::warn!("{}", Chain(&error));
+                }
+            }
         }
     }
 }
@@ -297,12 +309,14 @@ impl Jobs {
             Part::After(cursor) => self.of_invocation(job, cursor.invocation).await?,
             Part::Whole | Part::NewestFirst | Part::Last(_) => self.find(job, run).await?,
         };
-        let Some(record) = record else { return Ok(RunLog { unit, run: None, entries: Lines::None, settled: false }) };
+        let Some(record) = record else {
+            return Ok(RunLog { unit, run: None, entries: Lines::None, settled: false, damaged: false });
+        };
         // This look at the run decides: what it says ended has its log whole below, also if more ends meanwhile.
         let run = record.run();
         let settled = run.ended().is_some() && self.settle(&record).await;
         let Some(invocation) = run.invocation else {
-            return Ok(RunLog { unit, run: Some(run), entries: Lines::None, settled });
+            return Ok(RunLog { unit, run: Some(run), entries: Lines::None, settled, damaged: false });
         };
         let newest_first = part == Part::NewestFirst;
         let from = match part {
@@ -312,10 +326,11 @@ impl Jobs {
         };
         let (journal, job) = (self.journal.clone(), job.clone());
         let entries =
-            tokio::task::spawn_blocking(move || journal.run(&journal::Run { job: &job, invocation }, from)).await??;
+            tokio::task::spawn_blocking(move || journal.run(&journal::Run { job, invocation }, from)).await??;
+        let damaged = !entries.problems().is_empty();
         let entries =
             if newest_first { Lines::NewestFirst(entries.newest_first()) } else { Lines::OldestFirst(entries) };
-        Ok(RunLog { unit, run: Some(run), entries, settled })
+        Ok(RunLog { unit, run: Some(run), entries, settled, damaged })
     }
 
     /// What keeps the bridge from doing its work; empty if nothing does.
@@ -398,12 +413,12 @@ impl Jobs {
         let settled = record.complete.get_or_try_init(|| async {
             let (journal, job) = (self.journal.clone(), run.job.clone());
             let deadline = Instant::now() + SETTLING;
-            let waiting = move || journal.settle(&journal::Run { job: &job, invocation }, QUIET_ROUNDS, deadline);
+            let waiting = move || journal.settle(&journal::Run { job, invocation }, QUIET_ROUNDS, deadline);
             match tokio::task::spawn_blocking(waiting).await {
                 Ok(Ok(true)) => Ok(true),
                 Ok(Ok(false)) => Err(()),
                 Ok(Err(error)) => {
-                    log::warn!("whether a log is whole cannot be told: {}", crate::telemetry::Chain(&error));
+                    log::warn!("whether a log is whole cannot be told: {}", Chain(&error));
                     Err(())
                 }
                 Err(error) => {
@@ -447,7 +462,7 @@ fn from_journal(job: &AllowedJob, found: &FoundRun) -> Run {
         id: RunId::of_invocation(found.invocation),
         job: job.clone(),
         invocation: Some(found.invocation),
-        started: time(found.started_usec),
+        started: found.started_usec.and_then(time),
         phase: Phase::Ended(ended),
     }
 }

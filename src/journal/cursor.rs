@@ -140,6 +140,14 @@ impl FileCursor {
         facts.has(named) || (!facts.has(other) && self.span.holds(position))
     }
 
+    /// Makes this place the beginning: entries before it are no longer there.
+    pub(super) fn forget_before(&mut self) {
+        self.ahead = None;
+        for (list, at) in self.sources.iter_mut().zip(self.at) {
+            list.low = at;
+        }
+    }
+
     /// Moves behind the last entry.
     pub(super) fn move_to_end(&mut self) {
         self.ahead = None;

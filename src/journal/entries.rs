@@ -7,11 +7,12 @@ use super::cursor::{FileCursor, Found};
 use super::damage::Problem;
 use super::directory::Directories;
 use super::position::Position;
-use super::{Entry, From};
+use super::{Entry, Error, From};
 
 /// The entries of one run, oldest first, as they were when the query was made.
 ///
-/// A file that can't be read on is left out from there on; [`Entries::problems`] tells of it.
+/// A file found damaged on the way gives one error in place of the entries that can't be read; the iteration goes on with
+/// the entries of the other files. Files that could not be read from the beginning are told by [`Entries::problems`].
 #[derive(Debug)]
 pub struct Entries {
     cursors: Vec<FileCursor>,
@@ -21,6 +22,8 @@ pub struct Entries {
     last: Option<Position>,
     gap: bool,
     problems: Vec<Problem>,
+    /// Those of the problems that the caller has yet to hear of between the entries.
+    untold: Vec<Problem>,
     directories: Arc<Directories>,
 }
 
@@ -31,7 +34,8 @@ impl Entries {
         directories: Arc<Directories>,
         from: &From,
     ) -> Self {
-        let mut entries = Self { cursors, leader: None, last: None, gap: false, problems, directories };
+        let mut entries =
+            Self { cursors, leader: None, last: None, gap: false, problems, untold: Vec::new(), directories };
         match from {
             From::Start => {}
             From::Last(count) => entries.back_from_end(*count),
@@ -44,6 +48,18 @@ impl Entries {
     #[must_use]
     pub fn gap(&self) -> bool {
         self.gap
+    }
+
+    /// The same entries from the newest to the oldest, read in that order.
+    #[must_use]
+    pub fn newest_first(mut self) -> NewestFirst {
+        for cursor in &mut self.cursors {
+            cursor.forget_before();
+            cursor.move_to_end();
+        }
+        self.leader = None;
+        self.last = None;
+        NewestFirst(self)
     }
 
     /// The files that could not be read wholly up to now.
@@ -96,8 +112,13 @@ impl Entries {
         {
             return Some((*index, found));
         }
+        for cursor in &mut self.cursors {
+            cursor.peek(direction);
+        }
+        self.collect();
         if direction == Direction::Forward {
-            self.drop_exhausted();
+            // A file that has nothing more lets go of its memory.
+            self.cursors.retain_mut(|cursor| cursor.peek(direction).is_some());
         }
         let mut first: Option<(usize, Found)> = None;
         let mut second: Option<Position> = None;
@@ -118,84 +139,60 @@ impl Entries {
         first
     }
 
-    /// Lets go of the files that have nothing more, and of their memory.
-    fn drop_exhausted(&mut self) {
-        self.leader = None;
-        let mut problems = Vec::new();
-        self.cursors.retain_mut(|cursor| {
-            let more = cursor.peek(Direction::Forward).is_some();
-            problems.extend(cursor.take_problem());
-            more
-        });
+    fn advance(&mut self, direction: Direction) -> Option<Result<Entry, Error>> {
+        loop {
+            if let Some(problem) = self.untold.pop() {
+                return Some(Err(Error::Damaged(Box::new(problem))));
+            }
+            let Some((index, found)) = self.pass(direction) else {
+                if self.untold.is_empty() {
+                    return None;
+                }
+                continue;
+            };
+            let cursor = self.cursors.get_mut(index)?;
+            match cursor.message(&found) {
+                Ok(message) => {
+                    let Found { position, source, known } = found;
+                    return Some(Ok(Entry { position, priority: known.priority, source, message }));
+                }
+                Err(damage) => {
+                    cursor.note(damage);
+                    self.collect();
+                }
+            }
+        }
+    }
+
+    /// Takes over what went wrong in the files.
+    fn collect(&mut self) {
+        let problems: Vec<_> = self.cursors.iter_mut().filter_map(FileCursor::take_problem).collect();
         for problem in problems {
-            self.note(problem);
+            self.directories.report(&problem);
+            if self.problems.iter().all(|known| known.path() != problem.path()) {
+                self.problems.push(problem.clone());
+                self.untold.push(problem);
+            }
         }
-    }
-
-    fn note(&mut self, problem: Problem) {
-        self.directories.report(&problem);
-        if self.problems.iter().all(|known| known.path() != problem.path()) {
-            self.problems.push(problem);
-        }
-    }
-}
-
-/// The entries of one run from the last to the first.
-#[derive(Debug)]
-pub struct NewestFirst(Entries);
-
-impl NewestFirst {
-    /// As [`Entries::problems`].
-    #[must_use]
-    pub fn problems(&self) -> &[Problem] {
-        self.0.problems()
-    }
-}
-
-impl Iterator for NewestFirst {
-    type Item = Entry;
-
-    fn next(&mut self) -> Option<Entry> {
-        self.0.read(Direction::Backward)
     }
 }
 
 impl Iterator for Entries {
-    type Item = Entry;
+    type Item = Result<Entry, Error>;
 
-    fn next(&mut self) -> Option<Entry> {
-        self.read(Direction::Forward)
+    fn next(&mut self) -> Option<Self::Item> {
+        self.advance(Direction::Forward)
     }
 }
 
-impl Entries {
-    /// The same entries, the other way round.
-    #[must_use]
-    pub fn newest_first(mut self) -> NewestFirst {
-        self.cursors.iter_mut().for_each(FileCursor::move_to_end);
-        self.leader = None;
-        self.last = None;
-        NewestFirst(self)
-    }
+/// What [`Entries`] has, newest first.
+#[derive(Debug)]
+pub struct NewestFirst(Entries);
 
-    fn read(&mut self, direction: Direction) -> Option<Entry> {
-        loop {
-            let (index, found) = self.pass(direction)?;
-            let cursor = self.cursors.get_mut(index)?;
-            let message = cursor.message(&found);
-            let problem = match message {
-                Ok(message) => {
-                    let Found { position, source, known } = found;
-                    return Some(Entry { position, priority: known.priority, source, message });
-                }
-                Err(damage) => {
-                    cursor.note(damage);
-                    cursor.take_problem()
-                }
-            };
-            if let Some(problem) = problem {
-                self.note(problem);
-            }
-        }
+impl Iterator for NewestFirst {
+    type Item = Result<Entry, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.advance(Direction::Backward)
     }
 }

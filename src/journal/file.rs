@@ -72,7 +72,7 @@ impl JournalFile {
     }
 
     /// The entries that have `field`=`value`; an empty chain if there is none.
-    pub(super) fn entries_with(&self, field: &str, value: &[u8]) -> Result<Chain, Damage> {
+    pub(super) fn entries_with(&self, field: &[u8], value: &[u8]) -> Result<Chain, Damage> {
         match self.find(field, value)? {
             Some(data) => Chain::load(self, &data),
             None => Ok(Chain::default()),
@@ -80,8 +80,8 @@ impl JournalFile {
     }
 
     /// The head of the DATA object `field`=`value`, through the file's hash table.
-    pub(super) fn find(&self, field: &str, value: &[u8]) -> Result<Option<DataHead>, Damage> {
-        let payload = [field.as_bytes(), b"=", value].concat();
+    pub(super) fn find(&self, field: &[u8], value: &[u8]) -> Result<Option<DataHead>, Damage> {
+        let payload = [field, b"=", value].concat();
         let hash =
             if self.header.keyed_hash { hash::keyed(&self.header.file_id, &payload) } else { hash::jenkins(&payload) };
         let bucket = self.header.buckets_at.saturating_add(16 * (hash % self.header.buckets));

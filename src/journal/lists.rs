@@ -60,14 +60,14 @@ pub(super) struct Lists {
 impl Lists {
     /// Looks the lists up; `None` if the file has nothing of the unit.
     pub(super) fn find(path: &Path, file: &Arc<JournalFile>, wanted: &Wanted) -> Result<Option<Self>, Damage> {
-        let unit = file.entries_with("_SYSTEMD_UNIT", wanted.unit())?;
-        let about_unit = file.entries_with("UNIT", wanted.unit())?;
-        let object = file.entries_with("OBJECT_SYSTEMD_UNIT", wanted.unit())?;
-        let core = file.entries_with("COREDUMP_UNIT", wanted.unit())?;
+        let unit = file.entries_with(b"_SYSTEMD_UNIT", wanted.unit())?;
+        let about_unit = file.entries_with(b"UNIT", wanted.unit())?;
+        let object = file.entries_with(b"OBJECT_SYSTEMD_UNIT", wanted.unit())?;
+        let core = file.entries_with(b"COREDUMP_UNIT", wanted.unit())?;
         if [&unit, &about_unit, &object, &core].into_iter().all(Chain::is_empty) {
             return Ok(None);
         }
-        let of_invocation = |field: &str, all: &Chain| match wanted.invocation() {
+        let of_invocation = |field: &[u8], all: &Chain| match wanted.invocation() {
             Some(invocation) if !all.is_empty() => file.entries_with(field, invocation),
             _ => Ok(Chain::default()),
         };
@@ -75,8 +75,8 @@ impl Lists {
             path: path.to_owned(),
             file: Arc::clone(file),
             reader: EntryReader::new(wanted.clone()),
-            invocation: of_invocation("_SYSTEMD_INVOCATION_ID", &unit)?,
-            about_invocation: of_invocation("INVOCATION_ID", &about_unit)?,
+            invocation: of_invocation(b"_SYSTEMD_INVOCATION_ID", &unit)?,
+            about_invocation: of_invocation(b"INVOCATION_ID", &about_unit)?,
             unit,
             about_unit,
             object,

@@ -5,7 +5,7 @@
 //! tables of the files, so that what other units have written costs nothing. It trusts only what journald itself says
 //! of an entry, never what the sender claims.
 //!
-//! Absent on purpose: free matches, other namespaces, sealing, and writing. All calls block; each is a matter of
+//! Absent on purpose: free matches, other namespaces, and sealing. Nothing is written but the messages of `fence`. All calls block; each is a matter of
 //! milliseconds, an iteration over a long log more.
 
 mod chain;
@@ -27,8 +27,9 @@ mod window;
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use thiserror::Error;
 
@@ -65,6 +66,17 @@ pub enum Error {
     /// There are files, but none can be read.
     #[error("no journal file can be read")]
     Unreadable(#[source] Box<Problem>),
+    /// Some entries of a run are lost.
+    #[error("some entries can't be read")]
+    Damaged(#[source] Box<Problem>),
+    /// A message can't be sent to journald.
+    #[error("cannot send to journald at {}; is it running?", socket.display())]
+    Send {
+        /// Its socket.
+        socket: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 fn list(paths: &[PathBuf]) -> String {
@@ -73,10 +85,10 @@ fn list(paths: &[PathBuf]) -> String {
 }
 
 /// One run of a job.
-#[derive(Debug, Clone, Copy)]
-pub struct Run<'a> {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Run {
     /// The job, whose unit the entries must be of.
-    pub job: &'a AllowedJob,
+    pub job: AllowedJob,
     /// Which of its runs.
     pub invocation: InvocationId,
 }
@@ -128,13 +140,20 @@ impl Entry {
 #[derive(Debug, Clone)]
 pub struct Journal {
     directories: Arc<Directories>,
+    socket: Arc<Path>,
 }
 
 impl Journal {
     /// The journal in these directories, as `/var/log/journal/<machine-id>`; those that don't exist are passed over.
     #[must_use]
     pub fn new(directories: Vec<PathBuf>) -> Self {
-        Self { directories: Arc::new(Directories::new(directories)) }
+        Self { directories: Arc::new(Directories::new(directories)), socket: Path::new(fence::SOCKET).into() }
+    }
+
+    /// The same journal, written to through another socket than `/run/systemd/journal/socket`.
+    #[must_use]
+    pub fn with_socket(self, socket: &Path) -> Self {
+        Self { socket: socket.into(), ..self }
     }
 
     /// The journal of this host, persistent and volatile.
@@ -154,7 +173,7 @@ impl Journal {
     /// # Errors
     /// [`Error`] if there is no readable journal at all. Single files that can't be read are told by
     /// [`Entries::problems`].
-    pub fn run(&self, run: &Run<'_>, from: From) -> Result<Entries, Error> {
+    pub fn run(&self, run: &Run, from: From) -> Result<Entries, Error> {
         runs::entries(&self.directories, run, &from)
     }
 
@@ -171,7 +190,7 @@ impl Journal {
     /// # Errors
     /// As [`Journal::run`].
     pub fn find_run(&self, job: &AllowedJob, invocation: InvocationId) -> Result<Option<FoundRun>, Error> {
-        runs::find(&self.directories, &Run { job, invocation })
+        runs::find(&self.directories, &Run { job: job.clone(), invocation })
     }
 
     /// Whether an entry with `field`=`value` has arrived, in the files being written or the newest archived ones.
@@ -180,8 +199,17 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Journal::run`].
-    pub fn holds(&self, field: &str, value: &[u8]) -> Result<bool, Error> {
+    pub fn holds(&self, field: &[u8], value: &[u8]) -> Result<bool, Error> {
         runs::holds(&self.directories, field, value)
+    }
+
+    /// Waits until journald has read what a run printed: until `quiet_rounds` messages in a row, each sent when the one
+    /// before had arrived, found no new entry of the run. `false` if that was not reached by `deadline`.
+    ///
+    /// # Errors
+    /// [`Error::Send`] if journald takes no message, otherwise as [`Journal::run`].
+    pub fn settle(&self, run: &Run, quiet_rounds: u32, deadline: Instant) -> Result<bool, Error> {
+        fence::settle(self, run, quiet_rounds, deadline)
     }
 
     /// Whether there is a journal and at least one of its files can be read.
@@ -196,10 +224,10 @@ impl Journal {
                 Err(damage) => problem = Some(Problem::new(&listed.path, damage)),
             }
         }
-        match problem {
-            Some(problem) => Err(Error::Unreadable(Box::new(problem))),
-            None => Err(Error::NoJournal { directories: Vec::new() }),
-        }
+        Err(match problem {
+            Some(problem) => Error::Unreadable(Box::new(problem)),
+            None => Error::NoJournal { directories: Vec::new() },
+        })
     }
 
     /// The files that could not be read, or not wholly, and why; each once, as long as it exists.

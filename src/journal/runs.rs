@@ -19,6 +19,9 @@ use super::position::Position;
 use super::{Error, From, Run};
 
 /// What the system manager says, as message ids of the catalog (`sd-messages.h`).
+const STARTING: &[u8] = b"7d4958e842da4a758f6c1cdc7b36dcc5";
+/// Also "Finished", of a unit that does its work while it starts.
+const STARTED: &[u8] = b"39f53479d3a045ac8e11786248231fbf";
 const DEACTIVATED: &[u8] = b"7ad2d189f7e94e70a38c781354912448";
 const FAILED: &[u8] = b"d9b373ed55a64feb8242e02dbe79a49c";
 const SKIPPED: &[u8] = b"0e4284a0caca4bfc81c0bb6786972673";
@@ -36,8 +39,9 @@ const ARCHIVED_LOOKED_AT: usize = 4;
 pub struct FoundRun {
     /// Its id.
     pub invocation: InvocationId,
-    /// When its first entry was written: microseconds since 1970.
-    pub started_usec: u64,
+    /// When it began, by the system manager: microseconds since 1970; `None` if the journal has not, or no longer, got
+    /// that word.
+    pub started_usec: Option<u64>,
     /// How it ended; `None` if the journal has no word of it.
     pub ended: Option<RunEnd>,
 }
@@ -175,7 +179,7 @@ fn each<T>(
 }
 
 /// The entries of a run.
-pub(super) fn entries(directories: &Arc<Directories>, run: &Run<'_>, from: &From) -> Result<Entries, Error> {
+pub(super) fn entries(directories: &Arc<Directories>, run: &Run, from: &From) -> Result<Entries, Error> {
     let mut search = Search::new(directories, run.job.unit(), Some(run.invocation))?;
     let mut cursors = Vec::new();
     if let Some(span) = search.span() {
@@ -194,14 +198,19 @@ pub(super) fn entries(directories: &Arc<Directories>, run: &Run<'_>, from: &From
 }
 
 /// What is known of one run.
-pub(super) fn find(directories: &Arc<Directories>, run: &Run<'_>) -> Result<Option<FoundRun>, Error> {
+pub(super) fn find(directories: &Arc<Directories>, run: &Run) -> Result<Option<FoundRun>, Error> {
     let mut search = Search::new(directories, run.job.unit(), Some(run.invocation))?;
     let begin = search.begin();
     let mut words: Vec<_> = search.each(words_of_manager).into_iter().flatten().collect();
     search.finish();
     words.sort_by(|(a, _), (b, _)| a.order(b));
+    let is_told = words.first().is_some_and(|(_, fields)| is(fields, STARTING) || is(fields, STARTED));
     let ended = end(&words);
-    Ok(begin.map(|begin| FoundRun { invocation: run.invocation, started_usec: begin.started_usec(), ended }))
+    Ok(begin.map(|begin| FoundRun {
+        invocation: run.invocation,
+        started_usec: is_told.then_some(begin.started_usec()),
+        ended,
+    }))
 }
 
 /// The newest run of a unit.
@@ -219,12 +228,12 @@ pub(super) fn last(directories: &Arc<Directories>, job: &AllowedJob) -> Result<O
     let latest = |found: Vec<Option<(Position, InvocationId)>>| {
         found.into_iter().flatten().reduce(|a, b| if a.0.order(&b.0).is_lt() { b } else { a }).map(|(_, id)| id)
     };
-    let found = |invocation| find(directories, &Run { job, invocation });
+    let found = |invocation| find(directories, &Run { job: job.clone(), invocation });
     match (latest(told), latest(own)) {
         (Some(told), Some(own)) if told != own => {
             // The last words of one run may be read after the first ones of the next.
             let (told, own) = (found(told)?, found(own)?);
-            let newer = |run: &Option<FoundRun>| run.as_ref().map(|run| run.started_usec);
+            let newer = |run: &Option<FoundRun>| run.as_ref().and_then(|run| run.started_usec);
             Ok(if newer(&own) > newer(&told) { own } else { told })
         }
         (Some(invocation), _) | (None, Some(invocation)) => found(invocation),
@@ -258,6 +267,11 @@ fn value_of<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     field.strip_prefix(name)?.strip_prefix(b"=")
 }
 
+/// Whether this is the manager's message with that id.
+fn is(fields: &Fields, id: &[u8]) -> bool {
+    fields.iter().any(|field| value_of(field, b"MESSAGE_ID") == Some(id))
+}
+
 /// What the system manager wrote about the run, in this file.
 fn words_of_manager(lists: &mut Lists) -> Result<Vec<(Position, Fields)>, Damage> {
     let mut words = Vec::new();
@@ -277,8 +291,7 @@ fn end(words: &[(Position, Fields)]) -> Option<RunEnd> {
         let value = fields.iter().find_map(|field| value_of(field, name.as_bytes()))?;
         Some(String::from_utf8_lossy(value).into_owned())
     };
-    let is = |fields: &Fields, id: &[u8]| fields.iter().any(|field| value_of(field, b"MESSAGE_ID") == Some(id));
-    let mut exit: Option<MainExit> = None;
+    let mut exit = None;
     for (position, fields) in words {
         // A later word of that kind is about a start that failed before it became a run of its own.
         let result = if is(fields, DEACTIVATED) {
@@ -293,18 +306,24 @@ fn end(words: &[(Position, Fields)]) -> Option<RunEnd> {
         }
         let is_main = || text(fields, "COMMAND").is_some_and(|command| command == "ExecStart");
         if is(fields, PROCESS_EXITED) && (exit.is_none() || is_main()) {
-            let status = text(fields, "EXIT_STATUS").and_then(|status| status.parse().ok());
-            exit = text(fields, "EXIT_CODE").zip(status).and_then(|(code, status)| match code.as_str() {
-                "exited" => u8::try_from(status).ok().map(MainExit::Code),
-                _ => Some(MainExit::Signal(status)),
-            });
+            let (code, status) = (text(fields, "EXIT_CODE"), text(fields, "EXIT_STATUS"));
+            exit = code.zip(status).and_then(|(code, status)| main_exit(&code, &status));
         }
     }
     None
 }
 
+/// From the fields `EXIT_CODE` and `EXIT_STATUS` of the manager's message.
+fn main_exit(code: &str, status: &str) -> Option<MainExit> {
+    match code {
+        "exited" => status.parse().ok().map(MainExit::Code),
+        "killed" | "dumped" => status.parse().ok().map(MainExit::Signal),
+        _ => None,
+    }
+}
+
 /// Whether an entry with that field has arrived.
-pub(super) fn holds(directories: &Arc<Directories>, field: &str, value: &[u8]) -> Result<bool, Error> {
+pub(super) fn holds(directories: &Arc<Directories>, field: &[u8], value: &[u8]) -> Result<bool, Error> {
     let mut archived = 0;
     for listed in directories.files()?.iter() {
         let file = match listed.open() {

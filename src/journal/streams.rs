@@ -54,7 +54,7 @@ impl Streams {
     fn find(&self, stream: &[u8]) -> bool {
         // A file that can't answer is as good as one that was deleted.
         let firsts = self.files.iter().filter_map(|file| {
-            let data = file.find("_STREAM_ID", stream).ok().flatten()?;
+            let data = file.find(b"_STREAM_ID", stream).ok().flatten()?;
             let position = file.position(data.first_entry).ok()?;
             Some((position, file, data.first_entry))
         });

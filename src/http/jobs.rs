@@ -16,7 +16,7 @@ use super::params::Params;
 use super::problem::Problem;
 use super::{AppState, shape};
 use crate::auth::Caller;
-use crate::jobs::{IfBusy, Run};
+use crate::jobs::{Cursor, IfBusy, Run};
 use crate::policy::{AllowedJob, JobName, NameError, NotAllowed};
 use crate::systemd::Stopped;
 
@@ -74,7 +74,9 @@ pub(super) async fn start_job(
 }
 
 fn answer(message: &str, job: &AllowedJob, run: &Run) -> Value {
-    json!({ "msg": message, "job": job.name().as_str(), "run": shape::run(run) })
+    // Where the run's log begins, for a caller who follows it with `/tail?cursor=`.
+    let cursor = run.invocation.map(|invocation| Cursor { invocation, after: None }.encode(job));
+    json!({ "msg": message, "job": job.name().as_str(), "run": shape::run(run), "cursor": cursor })
 }
 
 /// Names the run in the headers, for callers that read no JSON.

@@ -1,0 +1,10 @@
+//! Tests on a real systemd, journald, D-Bus and polkit.
+//!
+//! They boot beds, which need root, so they are ignored unless asked for: `make test` asks for them where they can run.
+
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "what a test can't do without ends it")]
+
+mod boot;
+mod machine;
+mod package;
+mod units;

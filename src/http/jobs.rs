@@ -82,7 +82,7 @@ fn answer(message: &str, job: &AllowedJob, run: &Run) -> Value {
 /// Names the run in the headers, for callers that read no JSON.
 fn with_run(run: &Run, mut response: Response) -> Response {
     let id = run.id.to_string();
-    let location = format!("/api/job/{}/state?run={id}", percent(run.job.name()));
+    let location = location(run.job.name(), &id);
     for (name, value) in [(RUN_ID, id), (LOCATION, location)] {
         if let Ok(value) = HeaderValue::from_str(&value) {
             response.headers_mut().insert(name, value);
@@ -91,10 +91,17 @@ fn with_run(run: &Run, mut response: Response) -> Response {
     response
 }
 
-/// A job's name in a path. A backslash, as escapes of an instance have it, is none of RFC 3986's characters; and the API
-/// takes no escapes in the path, so an escaped instance goes back into `?instance=`.
-fn percent(name: &JobName) -> String {
-    name.as_str().replace('\\', "%5C")
+/// Where the state of a run is. The path takes no escapes, so an instance that has some goes back into `?instance=`.
+fn location(job: &JobName, run: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    let path = match (job.template(), job.escaped_value()) {
+        (Some(template), Some(value)) => {
+            query.append_pair("instance", &value);
+            template
+        }
+        _ => job.clone(),
+    };
+    format!("/api/job/{path}/state?{}", query.append_pair("run", run).finish())
 }
 
 /// `POST /api/job/{job}/stop`
@@ -144,4 +151,17 @@ pub(super) async fn list_jobs(
     let jobs = state.jobs.list().await?;
     let visible: Vec<Value> = jobs.iter().filter(|job| caller.may_see(&job.name)).map(shape::listed).collect();
     Ok(Json(json!({ "jobs": visible })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_location_of_a_run_is_one_that_the_api_takes() {
+        let plain = JobName::parse("ci-test-build@main").unwrap();
+        assert_eq!(location(&plain, "1"), "/api/job/ci-test-build@main/state?run=1");
+        let escaped = JobName::parse("ci-test-build@").unwrap().with_instance("feature/a-b").unwrap();
+        assert_eq!(location(&escaped, "1"), "/api/job/ci-test-build@/state?instance=feature%2Fa-b&run=1");
+    }
 }

@@ -107,7 +107,7 @@ async fn harden(request: Request, next: Next) -> Response {
 }
 
 /// One record for a request that was refused or failed. What succeeded is logged by its handler where it changed
-/// something; reads are not worth a record each.
+/// something; reads are not worth a record each, and strangers must not be able to fill the journal.
 async fn log_request(id: request_id::RequestId, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
@@ -116,7 +116,11 @@ async fn log_request(id: request_id::RequestId, request: Request, next: Next) ->
     let status = response.status();
     if status.is_client_error() || status.is_server_error() {
         let token = response.extensions().get::<Arc<Caller>>().map(|caller| caller.name().to_string());
-        let level = if status.is_server_error() { log::Level::Warn } else { log::Level::Info };
+        let level = match (status.is_server_error(), &token) {
+            (true, _) => log::Level::Warn,
+            (false, Some(_)) => log::Level::Info,
+            (false, None) => log::Level::Debug,
+        };
         log::log!(
             level,
             request:display = id, status = status.as_u16(), peer:? = peer, token:? = token;

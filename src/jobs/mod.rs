@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use thiserror::Error;
 
 use self::instances::Instances;
-use self::registry::{Begun, Latest, Record, Registry};
+use self::registry::{Begun, Latest, Record, Registry, Settled};
 use crate::invocation::InvocationId;
 use crate::journal::{self, Entries, FoundRun, From, Journal, NewestFirst};
 use crate::policy::{AllowedJob, Policy};
@@ -237,7 +237,14 @@ impl Jobs {
             self.settle(before).await;
         }
         let error = match self.systemd.start(&job).await {
-            Ok(_invocation) => return Ok(()),
+            // systemd names a run a moment before it says when that began.
+            Ok(_invocation) => {
+                let mut run = begun.record.watch();
+                let _ =
+                    tokio::time::timeout(PATIENCE, run.wait_for(|run| run.started.is_some() || run.ended().is_some()))
+                        .await;
+                return Ok(());
+            }
             Err(error) => error,
         };
         if queued_at.elapsed() >= PATIENCE {
@@ -410,24 +417,29 @@ impl Jobs {
     async fn settle(&self, record: &Record) -> bool {
         let run = record.run();
         let Some(invocation) = run.invocation else { return true };
-        let settled = record.complete.get_or_try_init(|| async {
-            let (journal, job) = (self.journal.clone(), run.job.clone());
-            let deadline = Instant::now() + SETTLING;
-            let waiting = move || journal.settle(&journal::Run { job, invocation }, QUIET_ROUNDS, deadline);
-            match tokio::task::spawn_blocking(waiting).await {
-                Ok(Ok(true)) => Ok(true),
-                Ok(Ok(false)) => Err(()),
-                Ok(Err(error)) => {
-                    log::warn!("whether a log is whole cannot be told: {}", Chain(&error));
-                    Err(())
-                }
-                Err(error) => {
-                    log::error!("waiting for the journal failed: {error}");
-                    Err(())
-                }
+        // Who comes while another waits gets the same answer, also the bad one: nobody waits twice for it.
+        let mut settled = record.settled.lock().await;
+        match *settled {
+            Settled::Whole => return true,
+            Settled::Unknown(since) if since.elapsed() < SETTLING => return false,
+            Settled::Unknown(_) | Settled::Unasked => {}
+        }
+        let (journal, job) = (self.journal.clone(), run.job.clone());
+        let deadline = Instant::now() + SETTLING;
+        let waiting = move || journal.settle(&journal::Run { job, invocation }, QUIET_ROUNDS, deadline);
+        let whole = match tokio::task::spawn_blocking(waiting).await {
+            Ok(Ok(whole)) => whole,
+            Ok(Err(error)) => {
+                log::warn!("whether a log is whole cannot be told: {}", Chain(&error));
+                false
             }
-        });
-        settled.await.is_ok()
+            Err(error) => {
+                log::error!("waiting for the journal failed: {error}");
+                false
+            }
+        };
+        *settled = if whole { Settled::Whole } else { Settled::Unknown(Instant::now()) };
+        whole
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
@@ -19,13 +20,25 @@ const KNOWN_RUNS: usize = 10_000;
 #[derive(Clone)]
 pub(super) struct Record {
     run: Arc<watch::Sender<Arc<Run>>>,
-    /// Whether its log is known to be whole; set once, by the first who needs it after the end.
-    pub(super) complete: Arc<tokio::sync::OnceCell<bool>>,
+    /// What is known of its log after its end.
+    pub(super) settled: Arc<tokio::sync::Mutex<Settled>>,
+}
+
+/// Whether the log of a run that has ended is whole.
+#[derive(Debug, Default)]
+pub(super) enum Settled {
+    /// Nobody has asked yet.
+    #[default]
+    Unasked,
+    /// It is.
+    Whole,
+    /// It could not be told at this time.
+    Unknown(Instant),
 }
 
 impl Record {
     fn new(run: Run) -> Self {
-        Self { run: Arc::new(watch::Sender::new(Arc::new(run))), complete: Arc::default() }
+        Self { run: Arc::new(watch::Sender::new(Arc::new(run))), settled: Arc::default() }
     }
 
     pub(super) fn run(&self) -> Arc<Run> {

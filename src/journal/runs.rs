@@ -302,7 +302,8 @@ fn end(words: &[(Position, Fields)]) -> Option<RunEnd> {
             None
         };
         if let Some(result) = result {
-            return Some(RunEnd { at_usec: position.realtime, result, exit });
+            let sent = text(fields, "_SOURCE_REALTIME_TIMESTAMP").and_then(|sent| sent.parse().ok());
+            return Some(RunEnd { at_usec: sent.unwrap_or(position.realtime), result, exit });
         }
         let is_main = || text(fields, "COMMAND").is_some_and(|command| command == "ExecStart");
         if is(fields, PROCESS_EXITED) && (exit.is_none() || is_main()) {

@@ -1,0 +1,178 @@
+//! Several files: their order, what they share, and what comes and goes.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ci_bridge::journal::{Error, From};
+
+use crate::support::{Layout, Line, Place, UNIT, Writer, as_journalctl, invocation, job, run, text};
+
+#[test]
+fn files_are_merged_as_with_journalctl() {
+    let place = Place::new();
+    let lines = |remainder: u64| {
+        let times = (0..200).filter(move |time| time % 7 % 3 == remainder);
+        times.map(|time| Line::of_job(time, '1', &format!("line {time}"))).collect::<Vec<_>>()
+    };
+    place.write("system.journal", Layout::USUAL, &lines(0));
+    place.write("user-1000.journal", Layout { compact: false, ..Layout::USUAL }, &lines(1));
+    place.write("dirty.journal", Layout { keyed_hash: false, ..Layout::USUAL }, &lines(2));
+    fs::rename(place.file("dirty.journal"), place.file("system@0-1.journal~")).unwrap();
+    place.write("user-1001.journal", Layout::USUAL, &[Line::new(50, "of nobody")]);
+    let all = place.entries(&run('1'), From::Start);
+    let expected: Vec<_> = (0..200).map(|time| format!("line {time}")).collect();
+    assert_eq!(all.iter().map(text).collect::<Vec<_>>(), expected);
+    assert_eq!(as_journalctl(&all), place.journalctl(&[&format!("_SYSTEMD_UNIT={UNIT}")]));
+    for count in [1, 5, 100, 199] {
+        assert_eq!(place.entries(&run('1'), From::Last(count)), all[200 - count..]);
+        assert_eq!(place.entries(&run('1'), From::After(all[count].position)), all[count + 1..]);
+    }
+}
+
+#[test]
+fn the_same_entry_in_two_files_comes_once() {
+    let place = Place::with(&[Line::of_job(0, '1', "one"), Line::of_job(1, '1', "two")]);
+    fs::copy(place.file("system.journal"), place.file("copy.journal")).unwrap();
+    assert_eq!(place.messages('1'), ["one", "two"]);
+    assert_eq!(place.entries(&run('1'), From::Last(1)).len(), 1);
+    assert_eq!(place.journal().run(&run('1'), From::Start).unwrap().newest_first().count(), 2);
+}
+
+#[test]
+fn files_that_come_and_go_are_noticed() {
+    let place = Place::with(&[Line::of_job(1, '1', "one")]);
+    let journal = place.journal();
+    let messages =
+        || journal.run(&run('1'), From::Start).unwrap().map(|entry| text(&entry.unwrap())).collect::<Vec<_>>();
+    assert_eq!(messages(), ["one"]);
+    place.write("other.journal", Layout::USUAL, &[Line::of_job(2, '1', "two")]);
+    assert_eq!(messages(), ["one", "two"]);
+    fs::rename(place.file("system.journal"), place.file("system@1.journal")).unwrap();
+    place.write("system.journal", Layout::USUAL, &[Line::of_job(3, '1', "three")]);
+    assert_eq!(messages(), ["one", "two", "three"]);
+    fs::remove_file(place.file("system@1.journal")).unwrap();
+    assert_eq!(messages(), ["two", "three"]);
+}
+
+#[test]
+fn a_reader_is_told_of_what_was_deleted() {
+    let place = Place::new();
+    place.write("system@1.journal", Layout::USUAL, &[Line::of_job(1, '1', "one"), Line::of_job(2, '1', "two")]);
+    place.write("system.journal", Layout::USUAL, &[Line::of_job(3, '1', "three")]);
+    let first = place.entries(&run('1'), From::Start)[0].position;
+    fs::remove_file(place.file("system@1.journal")).unwrap();
+    let mut entries = place.journal().run(&run('1'), From::After(first)).unwrap();
+    assert!(entries.gap());
+    assert_eq!(text(&entries.next().unwrap().unwrap()), "three");
+    assert!(entries.next().is_none());
+}
+
+#[test]
+fn a_file_deleted_while_it_is_read_is_read_to_its_end() {
+    let lines: Vec<_> = (0..100).map(|time| Line::of_job(time, '1', "line")).collect();
+    let place = Place::with(&lines);
+    let mut entries = place.journal().run(&run('1'), From::Start).unwrap();
+    entries.next().unwrap().unwrap();
+    fs::remove_file(place.file("system.journal")).unwrap();
+    assert_eq!(entries.map(Result::unwrap).count(), 99);
+}
+
+/// Waits for `done`, which something else brings about.
+fn wait_until(mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "it did not happen within 20 seconds");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_file_being_written_is_read_as_far_as_it_is() {
+    let place = Place::new();
+    let mut writer = Writer::open(&place.file("system.journal"), Layout::USUAL);
+    let journal = place.journal();
+    let mut last = None;
+    for index in 0..300 {
+        let marker = index.to_string();
+        writer.write(&Line::of_job(index, '1', &format!("line {index}")).with("MARKER", &marker));
+        // The file does not exist at first.
+        wait_until(|| journal.holds(b"MARKER", marker.as_bytes()).unwrap_or(false));
+        let from = last.map_or(From::Start, From::After);
+        let new: Vec<_> = journal.run(&run('1'), from).unwrap().map(Result::unwrap).collect();
+        assert_eq!(new.iter().map(text).collect::<Vec<_>>(), [format!("line {index}")]);
+        last = Some(new[0].position);
+    }
+    writer.close();
+    assert_eq!(journal.run(&run('1'), From::Start).unwrap().count(), 300);
+    assert!(journal.problems().is_empty());
+}
+
+#[test]
+fn no_directory_and_no_file_say_where_they_were_sought() {
+    let place = Place::new();
+    let missing = ci_bridge::journal::Journal::new(vec![place.file("nowhere")]);
+    for journal in [missing, place.journal()] {
+        let error = journal.last_run(&job()).unwrap_err();
+        assert!(matches!(&error, Error::NoJournal { .. }), "{error}");
+        assert!(error.to_string().contains(place.path().to_str().unwrap()), "{error}");
+    }
+}
+
+/// Takes messages for journald and writes them into a file, one line of the job before each of the first `late`.
+fn journald(place: &Place, late: u64) -> (std::path::PathBuf, thread::JoinHandle<()>) {
+    let socket = place.file("socket");
+    let receiver = UnixDatagram::bind(&socket).unwrap();
+    let mut writer = Writer::open(&place.file("system.journal"), Layout::USUAL);
+    writer.write(&Line::of_job(0, '1', "first"));
+    let thread = thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        for index in 1.. {
+            let size = receiver.recv(&mut buffer).unwrap();
+            let message = std::str::from_utf8(&buffer[..size]).unwrap();
+            let Some(id) = message.lines().find_map(|line| line.strip_prefix("CI_BRIDGE_FENCE=")) else { break };
+            if index <= late {
+                writer.write(&Line::of_job(2 * index, '1', "late"));
+            }
+            writer.write(&Line::new(2 * index + 1, "fence").with("CI_BRIDGE_FENCE", id));
+        }
+        writer.close();
+    });
+    (socket, thread)
+}
+
+fn stop(socket: &std::path::Path, thread: thread::JoinHandle<()>) {
+    UnixDatagram::unbound().unwrap().send_to(b"STOP=1\n", socket).unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_log_is_settled_when_nothing_new_came_before_a_message() {
+    let place = Place::new();
+    let (socket, thread) = journald(&place, 3);
+    let journal = place.journal().with_socket(&socket);
+    wait_until(|| journal.last_run(&job()).is_ok_and(|run| run.is_some()));
+    assert!(journal.settle(&run('1'), 1, Instant::now() + Duration::from_secs(20)).unwrap());
+    assert_eq!(journal.run(&run('1'), From::Start).unwrap().count(), 4);
+    stop(&socket, thread);
+}
+
+#[test]
+fn a_log_that_never_settles_is_given_up_at_the_deadline() {
+    let place = Place::new();
+    let (socket, thread) = journald(&place, u64::MAX);
+    let journal = place.journal().with_socket(&socket);
+    wait_until(|| journal.last_run(&job()).is_ok_and(|run| run.is_some()));
+    assert!(!journal.settle(&run('1'), 1, Instant::now() + Duration::from_millis(300)).unwrap());
+    stop(&socket, thread);
+}
+
+#[test]
+fn a_message_that_nobody_takes_is_an_error() {
+    let place = Place::with(&[Line::of_job(0, '1', "one")]);
+    let journal = place.journal().with_socket(&place.file("nowhere"));
+    let settled = journal.settle(&run('1'), 1, Instant::now() + Duration::from_secs(20));
+    assert!(matches!(settled, Err(Error::Send { .. })));
+    assert_eq!(journal.last_run(&job()).unwrap().unwrap().invocation, invocation('1'));
+}

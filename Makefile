@@ -14,7 +14,7 @@ ROOT := $(filter 0,$(shell id -u))
 # $(call need,COMMAND,PACKAGE...): a command that Debian has, installed if it is missing and root is here.
 define need
 @command -v $(1) >/dev/null || [[ $$EUID -ne 0 ]] || ! command -v apt-get >/dev/null || \
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(2); }
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0 $(2); }
 endef
 
 # $(call need-cargo,SUBCOMMAND,OPTION...): a subcommand of cargo, built from source if it is missing; that takes minutes, once.

@@ -2,7 +2,6 @@
 //! scripts that leave nothing behind.
 //!
 //! The tests that boot a bed are ignored unless asked for: `make test` asks for them where they can run.
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "what a test can't do without ends it")]
 
 #[path = "bed/machine.rs"]
 #[expect(dead_code, reason = "these tests need only a part of what a bed can do")]
@@ -143,7 +142,7 @@ fn the_service_keeps_only_what_it_needs() {
 }
 
 /// Everything that has the product's name, or names it, where a package and a service put things.
-const TRACES: &str = r#"
+const TRACES: &str = r"
     set +e
     find /etc /run /usr /var -xdev \( -path /usr/local -o -path /usr/src -o -path /var/cache/bed -o -path /var/cache/package -o -path /var/cache/ci-bridge-bed \) \
         -prune -o -iname '*ci-bridge*' -print 2>/dev/null
@@ -152,7 +151,7 @@ const TRACES: &str = r#"
     getent passwd ci-bridge
     getent group ci-bridge
     exit 0
-"#;
+";
 
 #[test]
 #[ignore = "boots a bed: make test"]

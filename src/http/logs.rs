@@ -105,7 +105,7 @@ impl Writer {
             if self.raw {
                 self.buffer.extend(entry.message.iter());
             } else {
-                self.buffer.extend(String::from_utf8_lossy(&entry.message).as_bytes());
+                self.buffer.extend(crate::jobs::neutralise(&entry.message).as_bytes());
             }
             self.buffer.push(b'\n');
             return;

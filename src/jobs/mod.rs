@@ -25,6 +25,7 @@ use crate::telemetry::Chain;
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::run::{Ended, Phase, Run, RunId, RunResult};
 pub use crate::invocation::MainExit;
+pub use crate::journal::text::neutralise;
 pub use crate::journal::{Entry, Position, Source};
 pub use crate::systemd::ListedJob;
 

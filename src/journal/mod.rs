@@ -23,6 +23,7 @@ mod payload;
 mod position;
 mod runs;
 mod streams;
+pub mod text;
 mod window;
 
 use std::fs;

@@ -2,6 +2,7 @@
 //! scripts that leave nothing behind.
 //!
 //! The tests that boot a bed are ignored unless asked for: `make test` asks for them where they can run.
+#![expect(clippy::expect_used, reason = "what a test can't do without ends it")]
 
 #[path = "bed/machine.rs"]
 #[expect(dead_code, reason = "these tests need only a part of what a bed can do")]

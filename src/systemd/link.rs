@@ -231,6 +231,7 @@ impl Link {
 
     /// Takes every message, in order, until the connection ends.
     async fn drain(&self, mut stream: MessageStream, resync: &mpsc::UnboundedSender<Resync>) -> Error {
+        let mut reloading = false;
         while let Some(message) = stream.next().await {
             let message = match message {
                 Ok(message) => message,
@@ -238,7 +239,7 @@ impl Link {
             };
             match message.message_type() {
                 Type::Signal => {
-                    if let Err(error) = self.take_signal(&message, resync) {
+                    if let Err(error) = self.take_signal(&message, resync, &mut reloading) {
                         log::warn!("a signal of systemd could not be read: {error}");
                     }
                 }
@@ -249,7 +250,12 @@ impl Link {
         Error::Unreachable(None)
     }
 
-    fn take_signal(&self, message: &Message, resync: &mpsc::UnboundedSender<Resync>) -> zbus::Result<()> {
+    fn take_signal(
+        &self,
+        message: &Message,
+        resync: &mpsc::UnboundedSender<Resync>,
+        reloading: &mut bool,
+    ) -> zbus::Result<()> {
         let header = message.header();
         let body = message.body();
         match header.member().map_or("", |member| member.as_str()) {
@@ -272,20 +278,23 @@ impl Link {
                 let (_, job, _, result): (u32, OwnedObjectPath, &str, &str) = body.deserialize()?;
                 self.end_job(job.as_str(), result);
             }
+            // To reload, systemd drops every unit and loads it again; what is gone for good shows in the reading after.
+            "UnitRemoved" if *reloading => {}
             "UnitRemoved" => {
                 let (unit, _): (&str, OwnedObjectPath) = body.deserialize()?;
                 self.drop_unit(unit);
             }
             "UnitFilesChanged" => self.files_changed.send_modify(|count| *count += 1),
             "Reloading" => {
-                let reloading: bool = body.deserialize()?;
-                if !reloading {
+                *reloading = body.deserialize()?;
+                if !*reloading {
                     let _ = resync.send(Resync::All);
                 }
             }
             "NameOwnerChanged" => {
                 let (_, _, new_owner): (&str, &str, &str) = body.deserialize()?;
                 if !new_owner.is_empty() {
+                    *reloading = false;
                     let _ = resync.send(Resync::All);
                 }
             }

@@ -3,10 +3,10 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::AppState;
+use super::problem::Problem;
 
 /// `GET /`
 pub(super) async fn show_index() -> Json<Value> {
@@ -36,9 +36,11 @@ pub(super) async fn show_health() -> Json<Value> {
 }
 
 /// `GET /readyz`
-pub(super) async fn show_readiness(State(state): State<AppState>) -> Response {
+pub(super) async fn show_readiness(State(state): State<AppState>) -> Result<Json<Value>, Problem> {
     let reasons = state.jobs.obstacles().await;
-    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let word = if reasons.is_empty() { "ready" } else { "not ready" };
-    (status, Json(json!({ "status": word, "reasons": reasons }))).into_response()
+    if reasons.is_empty() {
+        return Ok(Json(json!({ "status": "ready", "reasons": reasons })));
+    }
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", reasons.join("; "));
+    Err(problem.with("reasons", json!(reasons)))
 }

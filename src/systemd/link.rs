@@ -237,6 +237,7 @@ impl Link {
 
     /// Takes every message, in order, until the connection ends.
     async fn drain(&self, mut stream: MessageStream, resync: &mpsc::UnboundedSender<Resync>) -> Error {
+        let mut reloading = false;
         while let Some(message) = stream.next().await {
             let message = match message {
                 Ok(message) => message,
@@ -244,7 +245,7 @@ impl Link {
             };
             match message.message_type() {
                 Type::Signal => {
-                    if let Err(error) = self.take_signal(&message, resync) {
+                    if let Err(error) = self.take_signal(&message, resync, &mut reloading) {
                         log::warn!("a signal of systemd could not be read: {error}");
                     }
                 }
@@ -255,7 +256,12 @@ impl Link {
         Error::Unreachable(None)
     }
 
-    fn take_signal(&self, message: &Message, resync: &mpsc::UnboundedSender<Resync>) -> zbus::Result<()> {
+    fn take_signal(
+        &self,
+        message: &Message,
+        resync: &mpsc::UnboundedSender<Resync>,
+        reloading: &mut bool,
+    ) -> zbus::Result<()> {
         let header = message.header();
         let body = message.body();
         match header.member().map_or("", |member| member.as_str()) {
@@ -278,6 +284,8 @@ impl Link {
                 let (_, job, _, result): (u32, OwnedObjectPath, &str, &str) = body.deserialize()?;
                 self.end_job(job.as_str(), result);
             }
+            // To reload, systemd drops every unit and loads it again; what is gone for good shows in the reading after.
+            "UnitRemoved" if *reloading => {}
             "UnitRemoved" => {
                 let (unit, _): (&str, OwnedObjectPath) = body.deserialize()?;
                 if !self.reloading.load(Ordering::Relaxed) {
@@ -297,6 +305,7 @@ impl Link {
                 // systemd has executed itself anew. It does not say that this ended its reloading.
                 self.reloading.store(new_owner.is_empty(), Ordering::Relaxed);
                 if !new_owner.is_empty() {
+                    *reloading = false;
                     let _ = resync.send(Resync::All);
                 }
             }

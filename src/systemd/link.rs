@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -82,9 +81,6 @@ pub(super) struct Link {
     connection: watch::Sender<Option<Connection>>,
     reads: Mutex<HashMap<NonZeroU32, Read>>,
     jobs: Mutex<JobEnds>,
-    /// Whether systemd reads its configuration again. Meanwhile it removes all units and brings them back, without
-    /// touching what runs.
-    reloading: AtomicBool,
     /// Counts the times that unit files may have changed.
     pub(super) files_changed: watch::Sender<u64>,
 }
@@ -98,7 +94,6 @@ impl Link {
             connection: watch::Sender::new(None),
             reads: Mutex::default(),
             jobs: Mutex::default(),
-            reloading: AtomicBool::new(false),
             files_changed: watch::Sender::new(0),
         }
     }
@@ -144,7 +139,6 @@ impl Link {
         };
         let connection = builder.max_queued(QUEUE).method_timeout(CALL_TIMEOUT).build().await?;
         let stream = MessageStream::from(&connection);
-        self.reloading.store(false, Ordering::Relaxed);
         let (resync, resyncs) = mpsc::unbounded_channel();
         tokio::select! {
             ended = self.drain(stream, &resync) => Err(ended),
@@ -288,22 +282,17 @@ impl Link {
             "UnitRemoved" if *reloading => {}
             "UnitRemoved" => {
                 let (unit, _): (&str, OwnedObjectPath) = body.deserialize()?;
-                if !self.reloading.load(Ordering::Relaxed) {
-                    self.drop_unit(unit);
-                }
+                self.drop_unit(unit);
             }
             "UnitFilesChanged" => self.files_changed.send_modify(|count| *count += 1),
             "Reloading" => {
-                let reloading: bool = body.deserialize()?;
-                self.reloading.store(reloading, Ordering::Relaxed);
-                if !reloading {
+                *reloading = body.deserialize()?;
+                if !*reloading {
                     let _ = resync.send(Resync::All);
                 }
             }
             "NameOwnerChanged" => {
                 let (_, _, new_owner): (&str, &str, &str) = body.deserialize()?;
-                // systemd has executed itself anew. It does not say that this ended its reloading.
-                self.reloading.store(new_owner.is_empty(), Ordering::Relaxed);
                 if !new_owner.is_empty() {
                     *reloading = false;
                     let _ = resync.send(Resync::All);

@@ -29,6 +29,8 @@ struct Part {
     page: usize,
     /// How many of the lines the journal shows only after the job's end.
     late: usize,
+    /// Whether systemd has the job wait for another unit when it is started.
+    queued: bool,
     /// How many long polls it takes until the job has ended.
     polls: usize,
     /// How many reads are answered 503 before the first good answer.
@@ -43,6 +45,7 @@ impl Part {
             lines: (0..lines).map(|number| format!("line {number}")).collect(),
             page: 150,
             late: 0,
+            queued: false,
             polls: 2,
             hiccups: 0,
             verdict: r#""result":"success","exit_code":0,"signal":null"#,
@@ -77,6 +80,9 @@ impl Bridge {
         if request.method() == Method::POST {
             let mut response = respond(part.start.0, part.start.1.to_owned());
             response.headers_mut().insert("x-ci-run-id", RUN.parse().unwrap());
+            if !part.queued {
+                response.headers_mut().insert("x-ci-cursor", "0".parse().unwrap());
+            }
             return response;
         }
         assert_eq!(query["run"], RUN);
@@ -94,27 +100,14 @@ impl Bridge {
                     part.polls = part.polls.saturating_sub(1);
                 }
                 let verdict = part.verdict;
-                let run = format!(r#""run_state":"{run_state}","run":"{RUN}""#);
+                let run = format!(r#""run_state":"{run_state}","run":"{RUN}","cursor":"0""#);
                 respond(200, format!(r#"{{"job":"ci-test-a","state":"{state}",{verdict},{run}}}"#))
-            }
-            "logs" => {
-                assert_eq!(query["format"], "text");
-                let visible = part.lines.len() - part.late;
-                let complete = ended && part.late == 0;
-                part.late = if ended { 0 } else { part.late };
-                let mut response = respond(200, joined(&part.lines[..visible]));
-                response.headers_mut().insert("x-ci-complete", complete.to_string().parse().unwrap());
-                response
             }
             "tail" => {
                 assert_eq!(query["format"], "text");
                 let visible = part.lines.len() - part.late;
-                let (from, to) = match query.get("cursor") {
-                    Some(cursor) => {
-                        (cursor.parse().unwrap(), visible.min(cursor.parse::<usize>().unwrap() + part.page))
-                    }
-                    None => (visible.saturating_sub(query["lines"].parse().unwrap()), visible),
-                };
+                let from: usize = query["cursor"].parse().unwrap();
+                let to = visible.min(from + part.page);
                 let complete = ended && part.late == 0 && to == visible;
                 if ended && from == visible {
                     part.late = 0;
@@ -124,9 +117,7 @@ impl Bridge {
                 headers.insert("x-ci-state", state.parse().unwrap());
                 headers.insert("x-ci-run-state", run_state.parse().unwrap());
                 headers.insert("x-ci-complete", complete.to_string().parse().unwrap());
-                if to > 0 {
-                    headers.insert("x-ci-cursor", to.to_string().parse().unwrap());
-                }
+                headers.insert("x-ci-cursor", to.to_string().parse().unwrap());
                 response
             }
             other => panic!("no such path: {other}"),
@@ -247,6 +238,14 @@ fn a_burst_before_the_first_look_is_printed_whole() {
     let (status, stdout, stderr) = follow(part);
     assert_eq!(status, 0, "{stderr}");
     assert!(stdout == log, "{} of {} bytes", stdout.len(), log.len());
+}
+
+#[test]
+fn a_job_that_has_to_wait_for_others_is_followed_from_its_beginning() {
+    let part = Part { queued: true, ..Part::successful(400) };
+    let log = part.log();
+    let (status, stdout, _) = follow(part);
+    assert_eq!((status, stdout), (0, log));
 }
 
 #[test]

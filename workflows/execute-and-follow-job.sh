@@ -149,6 +149,7 @@ start() {
     *) die "$job: not started: $(reason)" ;;
     esac
     run=$(header x-ci-run-id)
+    cursor=$(header x-ci-cursor)
     [ -n "$run" ] || die "$job: started, but the answer names no run; is $url a CI bridge?"
 }
 
@@ -174,34 +175,27 @@ still_late() {
     sleep 1
 }
 
-# The most lines that one page holds.
-page_lines=10000
-
 # Prints the log until the run has ended and a page that was asked for after its end came back empty.
 follow() {
-    cursor=
     ended=
     late=0
+    # The answer to a start has no cursor while systemd has the job wait for other units.
+    while [ -z "$cursor" ] && [ -z "$ended" ]; do
+        await_end 50
+        cursor=$(field cursor)
+    done
+    [ -n "$cursor" ] || return
     while :; do
         was_ended=$ended
-        if [ -z "$cursor" ]; then
-            # The newest lines. They are all there are, unless they fill the page.
-            read_api /tail --get --data-urlencode "run=$run" --data format=text --data lines="$page_lines"
-        else
-            read_api /tail --get --data-urlencode "run=$run" --data format=text --data-urlencode "cursor=$cursor"
-        fi
-        lines=$(wc -l <"$scratch/body")
-        if [ -z "$cursor" ] && [ "$lines" -ge "$page_lines" ]; then
-            print_at_the_end
-            return
-        fi
+        read_api /tail --get --data-urlencode "run=$run" --data format=text --data-urlencode "cursor=$cursor"
         cat "$scratch/body"
+        lines=$(wc -l <"$scratch/body")
         next=$(header x-ci-cursor)
-        cursor=${next:-$cursor}
+        [ -n "$next" ] || die "$job: the log came without a cursor; is $url a CI bridge?"
+        cursor=$next
         note_state "$(header x-ci-run-state)"
 
         if [ -s "$scratch/body" ]; then
-            [ -n "$cursor" ] || die "$job: the log came without a cursor; is $url a CI bridge?"
             late=0
         elif [ -n "$was_ended" ]; then
             still_late || return
@@ -209,19 +203,6 @@ follow() {
         # A long page has a successor. Otherwise wait a second, or less if the run ends.
         [ -n "$ended" ] || [ "$lines" -ge 100 ] || await_end 1
     done
-}
-
-# For a job that had printed more than a page before it was first looked at: no cursor leads to its beginning.
-print_at_the_end() {
-    say "$job: prints a lot; the log follows when the job has ended"
-    while [ -z "$ended" ]; do
-        await_end 50
-    done
-    while :; do
-        read_api /logs --get --data-urlencode "run=$run" --data format=text --max-time 900
-        still_late || break
-    done
-    cat "$scratch/body"
 }
 
 # Ends the script with the verdict of the run.

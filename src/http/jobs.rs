@@ -16,11 +16,12 @@ use super::params::Params;
 use super::problem::Problem;
 use super::{AppState, shape};
 use crate::auth::Caller;
-use crate::jobs::{Cursor, IfBusy, Run};
+use crate::jobs::{IfBusy, Run};
 use crate::policy::{AllowedJob, JobName, NameError, NotAllowed};
 use crate::systemd::Stopped;
 
 pub(super) const RUN_ID: HeaderName = HeaderName::from_static("x-ci-run-id");
+pub(super) const CURSOR: HeaderName = HeaderName::from_static("x-ci-cursor");
 
 /// The longest that a state is waited for, in seconds: proxies give up after sixty.
 const WAIT_SECONDS: u64 = 55;
@@ -74,16 +75,18 @@ pub(super) async fn start_job(
 }
 
 fn answer(message: &str, job: &AllowedJob, run: &Run) -> Value {
-    // Where the run's log begins, for a caller who follows it with `/tail?cursor=`.
-    let cursor = run.invocation.map(|invocation| Cursor { invocation, after: None }.encode(job));
-    json!({ "msg": message, "job": job.name().as_str(), "run": shape::run(run), "cursor": cursor })
+    json!({ "msg": message, "job": job.name().as_str(), "run": shape::run(run), "cursor": shape::beginning(run) })
 }
 
 /// Names the run in the headers, for callers that read no JSON.
 fn with_run(run: &Run, mut response: Response) -> Response {
     let id = run.id.to_string();
     let location = location(run.job.name(), &id);
-    for (name, value) in [(RUN_ID, id), (LOCATION, location)] {
+    let cursor = shape::beginning(run).unwrap_or_default();
+    for (name, value) in [(RUN_ID, id), (LOCATION, location), (CURSOR, cursor)] {
+        if value.is_empty() {
+            continue;
+        }
         if let Ok(value) = HeaderValue::from_str(&value) {
             response.headers_mut().insert(name, value);
         }

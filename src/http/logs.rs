@@ -13,14 +13,13 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::authenticate::Reader;
-use super::jobs::{PathJob, RUN_ID};
+use super::jobs::{CURSOR, PathJob, RUN_ID};
 use super::params::Params;
 use super::problem::Problem;
 use super::{AppState, shape};
 use crate::jobs::{Cursor, Entry, Part, Run, RunLog};
 use crate::policy::AllowedJob;
 
-const CURSOR: HeaderName = HeaderName::from_static("x-ci-cursor");
 const STATE: HeaderName = HeaderName::from_static("x-ci-state");
 const RUN_STATE: HeaderName = HeaderName::from_static("x-ci-run-state");
 const RESULT: HeaderName = HeaderName::from_static("x-ci-result");

@@ -38,7 +38,7 @@ impl Problem {
     }
 
     /// Tells the caller when to try again.
-    pub(super) fn retry_after(mut self, pause: Duration) -> Self {
+    pub(super) fn retry_after(self, pause: Duration) -> Self {
         self.header(RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)))
     }
 

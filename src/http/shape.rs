@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::jobs::{Ended, Entry, JobState, ListedJob, MainExit, Run, Source};
+use crate::jobs::{Cursor, Ended, Entry, JobState, ListedJob, MainExit, Run, Source};
 
 /// Names of the signals that end processes, by number (`signal(7)`, all architectures that systemd's own builds use).
 const SIGNALS: [(i32, &str); 15] = [
@@ -29,6 +29,11 @@ const SIGNALS: [(i32, &str); 15] = [
 fn signal_name(number: i32) -> String {
     let known = SIGNALS.iter().find(|(known, _)| *known == number);
     known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
+}
+
+/// Where a run's log begins, for a caller who follows it with `/tail?cursor=`; `None` while it is queued.
+pub(super) fn beginning(run: &Run) -> Option<String> {
+    Some(Cursor { invocation: run.invocation?, after: None }.encode(&run.job))
 }
 
 /// The parts of a verdict that are the same wherever it is told.
@@ -81,6 +86,7 @@ pub(super) fn state(job: &str, state: &JobState) -> Value {
         "run": run.map(|run| run.id.to_string()),
         "run_state": run.map(Run::phase_word),
         "invocation_id": run.and_then(|run| run.invocation).map(|id| id.to_string()),
+        "cursor": run.and_then(beginning),
     });
     for (member, part) in verdict(run.and_then(Run::ended)) {
         value[member] = part;

@@ -12,7 +12,7 @@ use thiserror::Error;
 pub use self::name::{JobName, NameError, escape};
 
 /// Names that no prefix may open: the bridge itself, and what the system stands on.
-const RESERVED: [&str; 5] = ["ci-bridge", "dbus", "polkit", "systemd-", "user@"];
+pub(crate) const RESERVED: [&str; 5] = ["ci-bridge", "dbus", "polkit", "systemd-", "user@"];
 
 /// The rule that a configured prefix broke.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -16,15 +16,12 @@
 //! Source: polkit(8); `bus_verify_manage_units_async_full` and its callers in systemd's `src/core`.
 
 use super::SERVICE_USER;
-use crate::policy::Prefix;
+use crate::policy::{Prefix, RESERVED};
 
 /// Where the rule belongs: readable for the user `polkitd`, writable for root only.
 ///
 /// A number below 50 puts it before the rules of the distribution; the first rule with an answer wins.
 pub const RULE_PATH: &str = "/etc/polkit-1/rules.d/49-ci-bridge.rules";
-
-/// What `policy` reserves: no prefix opens these names.
-const RESERVED: &str = "^(?:ci-bridge|dbus|polkit|systemd-|user@)";
 
 /// What no job's name holds, with the `.service` behind it: two dots in a row, or the suffix of a unit type at its end.
 const MALFORMED: &str =
@@ -41,6 +38,8 @@ const REST: &str = r"[A-Za-z0-9_][A-Za-z0-9:_.-]*(?:@(?:[A-Za-z0-9:_.-]|\\x[0-9a
 /// The same prefixes give the same text, so that a caller can compare it with the file.
 #[must_use]
 pub fn rule(prefixes: &[Prefix]) -> String {
+    // None of them holds a character that is special in a regular expression.
+    let reserved = RESERVED.join("|");
     let jobs: Vec<String> = prefixes.iter().map(|prefix| format!("        /{}/", job_pattern(prefix))).collect();
     let jobs = if jobs.is_empty() { String::new() } else { format!("\n{}\n    ", jobs.join(",\n")) };
     format!(
@@ -69,7 +68,7 @@ polkit.addRule(function (action, subject) {{
     }}
 
     var unit = action.lookup("unit");
-    var reserved = /{RESERVED}/;
+    var reserved = /^(?:{reserved})/;
     var malformed = /{MALFORMED}/;
     if (typeof unit !== "string" || unit.length > 255 || reserved.test(unit) || malformed.test(unit)) {{
         return polkit.Result.NO;

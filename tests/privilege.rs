@@ -1,8 +1,8 @@
 //! What the service user can and can't do to a real systemd, when it talks to it directly and not through the bridge.
 //!
 //! Each refusal is tried against both walls together, and against each of them alone: the polkit rule without the D-Bus
-//! policy, and the D-Bus policy under a polkit that says yes to everything. Boots beds, so these tests are ignored unless
-//! asked for: `make test` asks for them where they can run.
+//! policy, and the D-Bus policy under a polkit that says yes to everything. Boots beds, so these tests are ignored
+//! unless asked for: `make test` asks for them where they can run.
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "what a test can't do without ends it")]
 
 #[path = "bed/machine.rs"]
@@ -86,7 +86,7 @@ service BindMount ssbb /etc /mnt true true
 service MountImage "ssbba(ss)" /etc/x /mnt true true 0
 service AttachProcesses sau / 1 $$
 service DumpFileDescriptorStore
-call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.DBus.Properties Set ssv $MANAGER LogLevel s debug
+properties /org/freedesktop/systemd1 Set ssv $MANAGER LogLevel s debug
 call org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager PowerOff b false
 call org.freedesktop.login1 /org/freedesktop/login1 org.freedesktop.login1.Manager SetUserLinger ubb $UID true false
 call org.freedesktop.hostname1 /org/freedesktop/hostname1 org.freedesktop.hostname1 SetHostname sb pwned false
@@ -131,7 +131,7 @@ manager StartUnit ss ci-test-hello.service fail
 manager StartUnit ss ci-test-instance@a\\x2db.service fail
 manager ResetFailedUnit s ci-test-service.service
 manager StopUnit ss ci-test-service.service replace
-call org.freedesktop.systemd1 /org/freedesktop/systemd1/unit/ci_2dtest_2dhello_2eservice org.freedesktop.DBus.Properties GetAll s ""
+properties /org/freedesktop/systemd1/unit/ci_2dtest_2dhello_2eservice GetAll s ""
 "#;
 
 /// The rule that comes to mind first: it looks at the name and the verb.

@@ -145,8 +145,9 @@ fn the_service_keeps_only_what_it_needs() {
 /// Everything that has the product's name, or names it, where a package and a service put things.
 const TRACES: &str = r"
     set +e
-    find /etc /run /usr /var -xdev \( -path /usr/local -o -path /usr/src -o -path /var/cache/bed -o -path /var/cache/package -o -path /var/cache/ci-bridge-bed \) \
-        -prune -o -iname '*ci-bridge*' -print 2>/dev/null
+    find /etc /run /usr /var -xdev \( -path /usr/local -o -path /usr/src -o -path /var/cache/bed \
+        -o -path /var/cache/package -o -path /var/cache/ci-bridge-bed \) -prune \
+        -o -iname '*ci-bridge*' -print 2>/dev/null
     # The files of users and groups have backups, whose names end in `-`.
     grep -rls ci-bridge /etc --exclude='*-'
     getent passwd ci-bridge

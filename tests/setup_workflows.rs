@@ -25,7 +25,7 @@ struct Part {
     start: (u16, &'static str),
     /// All that the job will have printed.
     lines: Vec<String>,
-    /// How many lines one answer holds at the most.
+    /// How many lines an answer to a cursor holds at the most.
     page: usize,
     /// How many of the lines the journal shows only after the job's end.
     late: usize,
@@ -85,27 +85,44 @@ impl Bridge {
             return respond(503, r#"{"code":"unavailable","detail":"come back"}"#.to_owned());
         }
         let ended = part.polls == 0;
-        let state = if ended { "inactive" } else { "activating" };
+        // Of the unit: somebody else may have started it again.
+        let state = "activating";
+        let run_state = if ended { "ended" } else { "running" };
         match path.rsplit('/').next().unwrap() {
             "state" => {
                 if query.contains_key("wait") {
                     part.polls = part.polls.saturating_sub(1);
                 }
-                respond(200, format!(r#"{{"job":"ci-test-a","state":"{state}",{},"run":"{RUN}"}}"#, part.verdict))
+                let verdict = part.verdict;
+                let run = format!(r#""run_state":"{run_state}","run":"{RUN}""#);
+                respond(200, format!(r#"{{"job":"ci-test-a","state":"{state}",{verdict},{run}}}"#))
             }
-            "logs" | "tail" => {
+            "logs" => {
                 assert_eq!(query["format"], "text");
-                let from: usize = query.get("cursor").map_or(0, |cursor| cursor.parse().unwrap());
                 let visible = part.lines.len() - part.late;
-                let to = visible.min(from + part.page);
-                let complete = !ended || part.late == 0;
+                let complete = ended && part.late == 0;
+                part.late = if ended { 0 } else { part.late };
+                let mut response = respond(200, joined(&part.lines[..visible]));
+                response.headers_mut().insert("x-ci-complete", complete.to_string().parse().unwrap());
+                response
+            }
+            "tail" => {
+                assert_eq!(query["format"], "text");
+                let visible = part.lines.len() - part.late;
+                let (from, to) = match query.get("cursor") {
+                    Some(cursor) => {
+                        (cursor.parse().unwrap(), visible.min(cursor.parse::<usize>().unwrap() + part.page))
+                    }
+                    None => (visible.saturating_sub(query["lines"].parse().unwrap()), visible),
+                };
+                let complete = ended && part.late == 0 && to == visible;
                 if ended && from == visible {
                     part.late = 0;
                 }
-                let body = joined(&part.lines[from..to]);
-                let mut response = respond(200, body);
+                let mut response = respond(200, joined(&part.lines[from..to]));
                 let headers = response.headers_mut();
                 headers.insert("x-ci-state", state.parse().unwrap());
+                headers.insert("x-ci-run-state", run_state.parse().unwrap());
                 headers.insert("x-ci-complete", complete.to_string().parse().unwrap());
                 if to > 0 {
                     headers.insert("x-ci-cursor", to.to_string().parse().unwrap());
@@ -192,7 +209,11 @@ fn a_failed_job_fails_after_its_whole_log() {
 
 #[test]
 fn a_job_that_somebody_stopped_fails() {
-    let verdicts = [r#""result":"signal","exit_code":null,"signal":"TERM""#, r#""result":"success","signal":15"#];
+    let verdicts = [
+        r#""result":"stopped","exit_code":null,"signal":"SIGTERM""#,
+        r#""result":"stopped","exit_code":0,"signal":null"#,
+        r#""result":"success","exit_code":null,"signal":"SIGTERM""#,
+    ];
     for verdict in verdicts {
         let (status, stdout, _) = follow(Part { verdict, ..Part::successful(2) });
         assert_eq!((status, stdout.as_str()), (1, "line 0\nline 1\n"), "{verdict}");
@@ -217,6 +238,15 @@ fn lines_that_come_after_the_end_are_not_dropped() {
     let part = Part { late: 130, ..Part::successful(200) };
     let log = part.log();
     assert_eq!(follow(part).1, log);
+}
+
+#[test]
+fn a_burst_before_the_first_look_is_printed_whole() {
+    let part = Part { late: 1234, ..Part::successful(25_000) };
+    let log = part.log();
+    let (status, stdout, stderr) = follow(part);
+    assert_eq!(status, 0, "{stderr}");
+    assert!(stdout == log, "{} of {} bytes", stdout.len(), log.len());
 }
 
 #[test]

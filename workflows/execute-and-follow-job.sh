@@ -77,8 +77,9 @@ request() {
 
 # header NAME: the value of a header of the last answer.
 header() {
-    awk -v name="$1:" 'tolower($1) == name { sub(/^[^:]*:[ \t]*/, ""); sub(/\r$/, ""); value = $0 } END { print value }' \
-        "$scratch/headers"
+    awk -v name="$1:" '
+        tolower($1) == name { sub(/^[^:]*:[ \t]*/, ""); sub(/\r$/, ""); value = $0 }
+        END { print value }' "$scratch/headers"
 }
 
 # field NAME: a text or a number of the last answer, which is a flat JSON object; nothing for null.
@@ -151,12 +152,30 @@ start() {
     [ -n "$run" ] || die "$job: started, but the answer names no run; is $url a CI bridge?"
 }
 
-# Notes in $ended that the run is over, if STATE, the one of its unit, says so.
+# Notes in $ended that the run is over, if the state of the run says so.
 note_state() {
-    case $1 in
-    inactive | failed) ended=yes ;;
-    esac
+    [ "$1" != ended ] || ended=yes
 }
+
+# Waits up to as many seconds for the end of the run.
+await_end() {
+    read_api /state --get --data-urlencode "run=$run" --data wait="$1"
+    note_state "$(field run_state)"
+}
+
+# Whether to ask again for lines that journald has not written yet. Waits before it says yes.
+still_late() {
+    [ "$(header x-ci-complete)" = false ] || return 1
+    late=$((late + 1))
+    if [ "$late" -gt 10 ]; then
+        say "$job: the last lines of the log may be missing"
+        return 1
+    fi
+    sleep 1
+}
+
+# The most lines that one page holds.
+page_lines=10000
 
 # Prints the log until the run has ended and a page that was asked for after its end came back empty.
 follow() {
@@ -166,35 +185,43 @@ follow() {
     while :; do
         was_ended=$ended
         if [ -z "$cursor" ]; then
-            read_api /logs --get --data-urlencode "run=$run" --data format=text
+            # The newest lines. They are all there are, unless they fill the page.
+            read_api /tail --get --data-urlencode "run=$run" --data format=text --data lines="$page_lines"
         else
-            read_api /tail --get --data-urlencode "run=$run" --data-urlencode "cursor=$cursor" --data format=text
+            read_api /tail --get --data-urlencode "run=$run" --data format=text --data-urlencode "cursor=$cursor"
+        fi
+        lines=$(wc -l <"$scratch/body")
+        if [ -z "$cursor" ] && [ "$lines" -ge "$page_lines" ]; then
+            print_at_the_end
+            return
         fi
         cat "$scratch/body"
-        lines=$(wc -l <"$scratch/body")
         next=$(header x-ci-cursor)
         cursor=${next:-$cursor}
-        note_state "$(header x-ci-state)"
-        complete=$(header x-ci-complete)
+        note_state "$(header x-ci-run-state)"
 
         if [ -s "$scratch/body" ]; then
             [ -n "$cursor" ] || die "$job: the log came without a cursor; is $url a CI bridge?"
             late=0
         elif [ -n "$was_ended" ]; then
-            [ "$complete" = false ] || return
-            late=$((late + 1))
-            if [ "$late" -gt 10 ]; then
-                say "$job: the last lines of the log may be missing"
-                return
-            fi
-            sleep 1
+            still_late || return
         fi
         # A long page has a successor. Otherwise wait a second, or less if the run ends.
-        if [ -z "$ended" ] && [ "$lines" -lt 100 ]; then
-            read_api /state --get --data-urlencode "run=$run" --data wait=1
-            note_state "$(field state)"
-        fi
+        [ -n "$ended" ] || [ "$lines" -ge 100 ] || await_end 1
     done
+}
+
+# For a job that had printed more than a page before it was first looked at: no cursor leads to its beginning.
+print_at_the_end() {
+    say "$job: prints a lot; the log follows when the job has ended"
+    while [ -z "$ended" ]; do
+        await_end 50
+    done
+    while :; do
+        read_api /logs --get --data-urlencode "run=$run" --data format=text --max-time 900
+        still_late || break
+    done
+    cat "$scratch/body"
 }
 
 # Ends the script with the verdict of the run.

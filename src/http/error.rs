@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 
+use super::jobs::RUN_ID;
 use super::problem::Problem;
 use super::shape;
 use crate::jobs;
@@ -49,7 +50,11 @@ impl From<jobs::Error> for Problem {
             Error::Busy(run) => {
                 let member = shape::run(&run);
                 let detail = format!("{detail}; wait for run {}, stop it, or join it with ?if_busy=join", run.id);
-                Self::new(StatusCode::CONFLICT, "busy", detail).with("run", member)
+                let problem = Self::new(StatusCode::CONFLICT, "busy", detail).with("run", member);
+                match HeaderValue::from_str(&run.id.to_string()) {
+                    Ok(id) => problem.header(RUN_ID, id),
+                    Err(_) => problem,
+                }
             }
             Error::TooManyInstances(pause) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_instances", detail).retry_after(pause)

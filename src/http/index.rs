@@ -39,8 +39,8 @@ pub(super) async fn show_health() -> Json<Value> {
 pub(super) async fn show_readiness(State(state): State<AppState>) -> Result<Json<Value>, Problem> {
     let reasons = state.jobs.obstacles().await;
     if reasons.is_empty() {
-        return Ok(Json(json!({ "status": "ready", "reasons": reasons })));
+        return Ok(Json(json!({ "status": "ready" })));
     }
-    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", reasons.join("; "));
-    Err(problem.with("reasons", json!(reasons)))
+    let detail = reasons.join("; ");
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail).with("reasons", json!(reasons)))
 }

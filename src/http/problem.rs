@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -21,14 +21,14 @@ struct Content {
     code: &'static str,
     detail: String,
     members: Map<String, Value>,
-    retry_after: Option<Duration>,
+    headers: HeaderMap,
 }
 
 impl Problem {
     /// `code` is for programs and never changes; `detail` tells a person what to do.
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         let detail = detail.into();
-        Self(Box::new(Content { status, code, detail, members: Map::new(), retry_after: None }))
+        Self(Box::new(Content { status, code, detail, members: Map::new(), headers: HeaderMap::new() }))
     }
 
     /// Adds a member of its own to the body.
@@ -39,7 +39,12 @@ impl Problem {
 
     /// Tells the caller when to try again.
     pub(super) fn retry_after(mut self, pause: Duration) -> Self {
-        self.0.retry_after = Some(pause);
+        self.header(RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)))
+    }
+
+    /// Adds a header to the answer.
+    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.headers.insert(name, value);
         self
     }
 }
@@ -73,15 +78,13 @@ pub(super) async fn write_problems(id: RequestId, request: Request, next: Next) 
     body.extend(problem.members);
     let mut answer = (status, Value::Object(body).to_string()).into_response();
     let headers = answer.headers_mut();
+    headers.extend(problem.headers);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     if let Some(allow) = response.headers_mut().remove(ALLOW) {
         headers.insert(ALLOW, allow);
     }
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"ci-bridge\""));
-    }
-    if let Some(pause) = problem.retry_after {
-        headers.insert(RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
     }
     answer
 }

@@ -277,6 +277,11 @@ impl Runs {
 
 /// Moves a run on to what its unit's state says.
 fn advance(run: &mut Run, state: &UnitState) {
+    let missed = matches!(&run.phase, Phase::Ended(ended) if ended.result == RunResult::Unknown);
+    if missed && state.in_memory {
+        // It was out of sight, not over.
+        run.phase = Phase::Running(Running { before: None, stopping: false });
+    }
     let Phase::Running(running) = &mut run.phase else { return };
     if state.started != running.before {
         run.started = state.started;
@@ -441,6 +446,14 @@ mod tests {
         let gone = UnitState { in_memory: false, invocation: None, ..state(ActiveState::Inactive, 7) };
         feed(&registry, &[state(ActiveState::Active, 7), gone]);
         assert_eq!(result(&latest(&registry, &job)), "unknown");
+    }
+
+    #[test]
+    fn a_run_that_was_out_of_sight_goes_on() {
+        let (registry, job) = registry();
+        let gone = UnitState { in_memory: false, ..state(ActiveState::Inactive, 7) };
+        feed(&registry, &[state(ActiveState::Active, 7), gone, state(ActiveState::Active, 7)]);
+        assert!(matches!(latest(&registry, &job).phase, Phase::Running(_)));
     }
 
     #[test]

@@ -31,6 +31,7 @@ job=/org/freedesktop/systemd1/unit/ci_2dtest_2dservice_2eservice
 call() { timeout 10 busctl call -- "$@"; }
 manager() { call org.freedesktop.systemd1 /org/freedesktop/systemd1 "$MANAGER" "$@"; }
 unit() { call org.freedesktop.systemd1 "$job" org.freedesktop.systemd1.Unit "$@"; }
+properties() { call org.freedesktop.systemd1 "$1" org.freedesktop.DBus.Properties "${@:2}"; }
 service() { call org.freedesktop.systemd1 "$job" org.freedesktop.systemd1.Service "$@"; }
 while IFS= read -r line; do
     if answer=$(eval "$line" 2>&1 </dev/null); then echo allowed; else echo "${answer//$'\n'/ }"; fi
@@ -62,7 +63,8 @@ pub(crate) fn fetch_systemd_257() {
         [ ! -d "$1" ] || exit 0
         command -v debootstrap >/dev/null || apt-get install --quiet=2 --yes --no-install-recommends debootstrap >&2
         rm -rf "$1.part"
-        debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,polkitd,libpam-systemd,sudo trixie "$1.part" >&2
+        packages=systemd,systemd-sysv,dbus,polkitd,libpam-systemd
+        debootstrap --variant=minbase --include="$packages" trixie "$1.part" >&2
         rm -f "$1.part"/var/cache/apt/archives/*.deb
         mv "$1.part" "$1"
     "#;

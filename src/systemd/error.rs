@@ -75,6 +75,8 @@ impl Error {
     fn from_name(name: &str, message: String, error: zbus::Error) -> Self {
         match name.strip_prefix("org.freedesktop.systemd1.") {
             Some("NoSuchUnit") => Self::NoSuchUnit,
+            // systemd hands on why polkit could not be started. No unit of a job has a name that begins so.
+            Some("UnitMasked") if message.starts_with("Unit polkit") => Self::NotAuthorized(error),
             Some("UnitMasked") => Self::Masked,
             Some("OnlyByDependency" | "NoIsolation" | "JobTypeNotApplicable") => Self::NotByHand(message),
             Some("BadUnitSetting" | "LoadFailed" | "TransactionOrderIsCyclic") => Self::Broken(message),

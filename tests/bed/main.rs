@@ -6,7 +6,9 @@
 
 mod boot;
 mod bridge;
+mod logs;
 mod machine;
 mod main_job;
 mod package;
+mod starts;
 mod units;

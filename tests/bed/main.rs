@@ -6,6 +6,7 @@
 
 mod boot;
 mod bridge;
+mod faults;
 mod logs;
 mod machine;
 mod main_job;

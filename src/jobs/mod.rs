@@ -401,10 +401,10 @@ impl Jobs {
         Ok(Some(record))
     }
 
-    /// Asks the journal for a verdict that the bridge missed.
+    /// Asks the journal for a verdict that the bridge missed, or knows only in systemd's words.
     async fn complete_end(&self, record: &Record) -> Result<(), Error> {
         let run = record.run();
-        let missed = run.ended().is_some_and(|ended| ended.result == RunResult::Unknown);
+        let missed = run.ended().is_some_and(|ended| ended.result == RunResult::Unknown || record.is_hearsay());
         let (true, Some(invocation)) = (missed, run.invocation) else { return Ok(()) };
         let (journal, job) = (self.journal.clone(), run.job.clone());
         let found = tokio::task::spawn_blocking(move || journal.find_run(&job, invocation)).await??;
@@ -465,6 +465,7 @@ fn from_journal(job: &AllowedJob, found: &FoundRun) -> Run {
         Some(end) => Ended {
             at: time(end.at_usec),
             result: match end.result.as_str() {
+                "success" | "signal" | "exit-code" if end.stopped => RunResult::Stopped,
                 "success" => RunResult::Success,
                 word => RunResult::Failed(word.to_owned()),
             },

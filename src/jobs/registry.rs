@@ -3,6 +3,7 @@
 //! Fed by systemd's changes, in order. Bounded: the oldest ended runs make room; the journal still has them.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -22,6 +23,9 @@ pub(super) struct Record {
     run: Arc<watch::Sender<Arc<Run>>>,
     /// What is known of its log after its end.
     pub(super) settled: Arc<tokio::sync::Mutex<Settled>>,
+    /// Whether the bridge came to know of it only after its end. systemd's result does not tell then whether somebody
+    /// stopped it.
+    hearsay: Arc<AtomicBool>,
 }
 
 /// Whether the log of a run that has ended is whole.
@@ -38,7 +42,7 @@ pub(super) enum Settled {
 
 impl Record {
     fn new(run: Run) -> Self {
-        Self { run: Arc::new(watch::Sender::new(Arc::new(run))), settled: Arc::default() }
+        Self { run: Arc::new(watch::Sender::new(Arc::new(run))), settled: Arc::default(), hearsay: Arc::default() }
     }
 
     pub(super) fn run(&self) -> Arc<Run> {
@@ -59,12 +63,17 @@ impl Record {
         });
     }
 
+    pub(super) fn is_hearsay(&self) -> bool {
+        self.hearsay.load(Ordering::Relaxed)
+    }
+
     /// Completes what only the journal knows of a run's end.
     pub(super) fn complete_end(&self, ended: Ended) {
-        self.change(|run| {
-            if matches!(&run.phase, Phase::Ended(known) if known.result == RunResult::Unknown) {
-                run.phase = Phase::Ended(ended);
-            }
+        let hearsay = self.hearsay.swap(false, Ordering::Relaxed);
+        self.change(|run| match &mut run.phase {
+            Phase::Ended(known) if known.result == RunResult::Unknown => *known = ended,
+            Phase::Ended(known) if hearsay && ended.result == RunResult::Stopped => known.result = RunResult::Stopped,
+            _ => {}
         });
     }
 
@@ -195,7 +204,11 @@ impl Registry {
         let record = match after.invocation {
             Some(invocation) => match runs.by_invocation.get(&invocation).and_then(|id| runs.by_id.get(id)) {
                 Some(record) => record.clone(),
-                None => runs.begin_observed(job, invocation, before),
+                None => {
+                    let record = runs.begin_observed(job, invocation, before);
+                    record.hearsay.store(!before.in_memory && !after.active.is_running(), Ordering::Relaxed);
+                    record
+                }
             },
             // systemd drops the id together with the unit; what ran of it has ended.
             None => match runs.latest_of(unit) {

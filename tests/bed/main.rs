@@ -5,6 +5,8 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "what a test can't do without ends it")]
 
 mod boot;
+mod bridge;
 mod machine;
+mod main_job;
 mod package;
 mod units;

@@ -13,8 +13,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use thiserror::Error;
-
 pub use self::document::Fault;
 pub(crate) use self::document::{Document, Section};
 pub use self::duration::{NotADuration, parse_duration};
@@ -33,7 +31,7 @@ pub const TOKENS_FILE: &str = "/etc/ci-bridge/tokens.toml";
 pub const STATE_DIRECTORY: &str = "/var/lib/ci-bridge";
 
 /// Why a file of the configuration could not be used.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file is not there.
     #[error("{} does not exist; make it with `{remedy}`", .path.display())]

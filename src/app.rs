@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
-use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +26,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 const FIRST_READING: Duration = Duration::from_secs(5);
 
 /// The bridge could not start, or could not go on.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The journal of this machine cannot be found.
     #[error(transparent)]

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use thiserror::Error;
-
 /// The id of one start of a unit: 128 bits, shown as 32 lower-case hexadecimal digits.
 ///
 /// Source: `systemd.exec(5)`, `$INVOCATION_ID`.
@@ -21,7 +19,7 @@ pub enum MainExit {
 }
 
 /// The text is not 32 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an invocation id is 32 lower-case hexadecimal digits")]
 pub struct NotAnInvocationId;
 

@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use thiserror::Error;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
 use super::{Access, JobPattern, Keyring, TokenHash, TokenName};
@@ -18,7 +17,7 @@ const HEADING: &str = "\
 ";
 
 /// Why the tokens file was not changed.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum EditError {
     /// The directory or the file could not be locked or written.
     #[error("failed to write {}", .path.display())]

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
-use thiserror::Error;
 
 use super::token::{MARK, Token};
 use super::{Access, Denial, JobPattern};
@@ -20,7 +19,7 @@ use crate::policy::JobName;
 pub struct TokenName(String);
 
 /// The text is no name of a token.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a token's name is 1 to 64 characters of [A-Za-z0-9._-]")]
 pub struct TokenNameError;
 
@@ -55,7 +54,7 @@ impl fmt::Display for TokenName {
 pub struct TokenHash([u8; 32]);
 
 /// The text is no SHA-256 hash of a token.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotATokenHash {
     /// Anything but 64 hexadecimal digits.
     #[error("a SHA-256 hash is 64 hexadecimal digits")]

@@ -13,7 +13,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
-use thiserror::Error;
 
 pub use self::editor::{EditError, NewEntry, TokensEditor};
 pub use self::keyring::{Caller, Entry, Keyring, NotATokenHash, TokenHash, TokenName, TokenNameError};
@@ -30,7 +29,7 @@ pub enum Access {
 }
 
 /// The text is neither `rw` nor `ro`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("access is `rw` (start, stop and read) or `ro` (read)")]
 pub struct NotAnAccess;
 
@@ -58,7 +57,7 @@ impl fmt::Display for Access {
 /// Why a token was not accepted. No variant holds any of the token.
 ///
 /// Except for [`Denial::Malformed`] and [`Denial::Unknown`] the token was the right one, so its owner may be told.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
     /// It starts like a token of the bridge but its form or its checksum is wrong.
     #[error("the token is damaged; copy all of it again")]

@@ -3,12 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use thiserror::Error;
-
 use crate::policy::JobName;
 
 /// The rule that a pattern broke.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// A pattern that matches nothing.
     #[error("a job pattern must not be empty")]

@@ -7,7 +7,6 @@
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
-use thiserror::Error;
 
 use super::Access;
 
@@ -23,7 +22,7 @@ const RANDOM_DIGITS: usize = 43;
 const CHECKSUM_DIGITS: usize = 6;
 
 /// The rule that a text broke. No variant holds any of the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// The text starts otherwise.
     #[error("a token starts with `cib_rw_` or `cib_ro_`")]

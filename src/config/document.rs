@@ -9,7 +9,6 @@ use std::fmt;
 use std::ops::{Range, RangeInclusive};
 
 use jiff::Timestamp;
-use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -17,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 const ALIKE: f64 = 0.7;
 
 /// One mistake in a file: where it is and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Fault {
     line: Option<usize>,
     what: String,

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
-use thiserror::Error;
 
 /// The text is no length of time.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no length of time; write for example `10s`, `5m`, `12h` or `90d`")]
 pub struct NotADuration(String);
 

@@ -5,8 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use thiserror::Error;
-
 /// The longest path of a unix socket, in bytes (`sun_path` less its final NUL, `unix(7)`).
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -20,7 +18,7 @@ pub enum Listen {
 }
 
 /// The rule that an address broke.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ListenError {
     /// Neither an IP address with a port nor a socket.
     #[error("`{0}` is no address; write `127.0.0.1:8000`, `[::1]:8000` or `unix:/run/ci-bridge/http.sock`")]

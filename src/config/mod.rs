@@ -13,8 +13,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use thiserror::Error;
-
 pub use self::document::Fault;
 pub(crate) use self::document::{Document, Section};
 pub use self::duration::{NotADuration, parse_duration};
@@ -29,11 +27,8 @@ pub const CONFIG_FILE: &str = "/etc/ci-bridge/config.toml";
 /// Where the tokens are unless `tokens_file` says otherwise.
 pub const TOKENS_FILE: &str = "/etc/ci-bridge/tokens.toml";
 
-/// Where the bridge keeps what it must remember unless `state_directory` says otherwise.
-pub const STATE_DIRECTORY: &str = "/var/lib/ci-bridge";
-
 /// Why a file of the configuration could not be used.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file is not there.
     #[error("{} does not exist; make it with `{remedy}`", .path.display())]
@@ -102,8 +97,6 @@ pub struct Settings {
     pub query_tokens: QueryTokens,
     /// The file with the hashes of the tokens, an absolute path.
     pub tokens_file: PathBuf,
-    /// The directory for what must outlive a restart, an absolute path.
-    pub state_directory: PathBuf,
     /// Which jobs there are.
     pub jobs: Jobs,
     /// What one client or all together may use.
@@ -127,9 +120,6 @@ pub struct Limits {
     /// How long a client may take to send the head of a request, and how long a kept connection may idle.
     /// Default: 10 s, 1 s to 10 min.
     pub header_timeout: Duration,
-    /// How long a client may take to send a whole request, and a handler to begin its answer, apart from waiting that
-    /// was asked for. Default: 15 s, 1 s to 10 min.
-    pub request_timeout: Duration,
 }
 
 impl Settings {
@@ -152,7 +142,6 @@ impl Settings {
         let listen = listen(&root)?;
         let query_tokens = root.get("query_tokens").map(|value| value.parsed(QueryTokens::parse)).transpose()?;
         let tokens_file = absolute_path(&root, "tokens_file", TOKENS_FILE)?;
-        let state_directory = absolute_path(&root, "state_directory", STATE_DIRECTORY)?;
         let jobs = root.section("jobs")?;
         let prefixes = prefixes(&jobs)?;
         let instances_per_hour = number(&jobs, "instances_per_hour", 200, 1_000_000)?;
@@ -166,7 +155,6 @@ impl Settings {
             listen,
             query_tokens: query_tokens.unwrap_or_default(),
             tokens_file,
-            state_directory,
             jobs: Jobs { policy: Policy::new(prefixes), instances_per_hour },
             limits,
         })
@@ -203,7 +191,6 @@ fn limits(limits: &Section<'_>) -> Result<Limits, Fault> {
     Ok(Limits {
         max_connections: number(limits, "max_connections", 4096, 1_000_000)? as usize,
         header_timeout: timeout(limits, "header_timeout", Duration::from_secs(10))?,
-        request_timeout: timeout(limits, "request_timeout", Duration::from_secs(15))?,
     })
 }
 

@@ -8,7 +8,7 @@ pub fn starter(prefixes: &[Prefix]) -> String {
     let prefixes: Vec<_> = prefixes.iter().map(|prefix| format!("\"{}\"", prefix.as_str())).collect();
     format!(
         r#"# Configuration of ci-bridge. Only the prefixes are needed; the other lines show the defaults.
-# After a change: `systemctl reload ci-bridge`, or `restart` for addresses and directories.
+# After a change: `systemctl restart ci-bridge`.
 
 # An address, or a list of them. A socket is written "unix:/run/ci-bridge/http.sock".
 #listen = "127.0.0.1:8000"
@@ -19,9 +19,6 @@ pub fn starter(prefixes: &[Prefix]) -> String {
 
 # The hashes of the tokens, see `ci-bridge token --help`.
 #tokens_file = "/etc/ci-bridge/tokens.toml"
-
-# What must outlive a restart.
-#state_directory = "/var/lib/ci-bridge"
 
 [jobs]
 # Units whose name starts like this may be started, stopped and read.
@@ -37,9 +34,6 @@ prefixes = [{}]
 
 # How long a client may take to send the head of a request, and how long a connection may idle.
 #header_timeout = "10s"
-
-# How long a client may take to send a whole request, and the bridge to begin its answer.
-#request_timeout = "15s"
 "#,
         prefixes.join(", ")
     )
@@ -65,6 +59,6 @@ mod tests {
             .join("\n");
         assert_ne!(uncommented, text);
         assert_eq!(Settings::parse(&uncommented).unwrap(), settings);
-        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 9);
+        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 7);
     }
 }

@@ -12,12 +12,10 @@ fn the_smallest_file_has_a_default_for_everything_else() {
     assert_eq!(settings.listen, [Listen::Tcp("127.0.0.1:8000".parse().unwrap())]);
     assert_eq!(settings.query_tokens, QueryTokens::Allow);
     assert_eq!(settings.tokens_file, Path::new("/etc/ci-bridge/tokens.toml"));
-    assert_eq!(settings.state_directory, Path::new("/var/lib/ci-bridge"));
     assert_eq!(settings.jobs.policy.prefixes(), [Prefix::parse("ci-test-").unwrap()]);
     assert_eq!(settings.jobs.instances_per_hour, 200);
     assert_eq!(settings.limits.max_connections, 4096);
     assert_eq!(settings.limits.header_timeout, Duration::from_secs(10));
-    assert_eq!(settings.limits.request_timeout, Duration::from_secs(15));
 }
 
 #[test]
@@ -27,7 +25,6 @@ fn every_key_is_read() {
         listen = ["[::1]:8000", "unix:/run/ci-bridge/http.sock"]
         query_tokens = "read-only"
         tokens_file = "/etc/other/tokens.toml"
-        state_directory = "/srv/ci-bridge"
 
         [jobs]
         prefixes = ["ci-test-", "nightly-"]
@@ -36,7 +33,6 @@ fn every_key_is_read() {
         [limits]
         max_connections = 100
         header_timeout = "5s"
-        request_timeout = "1m"
         "#,
     )
     .unwrap();
@@ -44,16 +40,11 @@ fn every_key_is_read() {
         listen: vec![Listen::Tcp("[::1]:8000".parse().unwrap()), Listen::Unix("/run/ci-bridge/http.sock".into())],
         query_tokens: QueryTokens::ReadOnly,
         tokens_file: "/etc/other/tokens.toml".into(),
-        state_directory: "/srv/ci-bridge".into(),
         jobs: Jobs {
             policy: Policy::new(vec![Prefix::parse("ci-test-").unwrap(), Prefix::parse("nightly-").unwrap()]),
             instances_per_hour: 5,
         },
-        limits: Limits {
-            max_connections: 100,
-            header_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_mins(1),
-        },
+        limits: Limits { max_connections: 100, header_timeout: Duration::from_secs(5) },
     };
     assert_eq!(settings, expected);
 }
@@ -109,7 +100,7 @@ fn a_wrong_value_is_named_with_its_line_and_its_remedy() {
             "[limits]\nheader_timeout = \"10\"",
             "line 2: `limits.header_timeout`: `10` is no length of time; write for example `10s`, `5m`, `12h` or `90d`",
         ),
-        ("[limits]\nrequest_timeout = \"1h\"", "line 2: `limits.request_timeout`: choose between `1s` and `10m`"),
+        ("[limits]\nheader_timeout = \"1h\"", "line 2: `limits.header_timeout`: choose between `1s` and `10m`"),
     ] {
         assert_eq!(fault(text), expected);
     }

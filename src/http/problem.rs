@@ -97,7 +97,6 @@ fn bare(status: StatusCode) -> Problem {
             ("method_not_allowed", "the path does not take this method; the Allow header lists those it takes")
         }
         StatusCode::PAYLOAD_TOO_LARGE => ("body_too_large", "the body of the request is too large"),
-        StatusCode::REQUEST_TIMEOUT => ("request_timeout", "the request took too long"),
         status if status.is_server_error() => ("internal", "the bridge failed; its own log has the reason"),
         _ => ("bad_request", "the request is not valid"),
     };

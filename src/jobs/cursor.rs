@@ -3,7 +3,6 @@
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
-use thiserror::Error;
 
 use crate::invocation::InvocationId;
 use crate::journal::Position;
@@ -13,7 +12,7 @@ const VERSION: u8 = 1;
 const TAG: usize = 8;
 
 /// The text is no cursor, or it belongs to another job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the cursor is damaged or belongs to another job; pass one exactly as an answer of this job gave it")]
 pub struct NotACursor;
 

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use thiserror::Error;
 
 use self::instances::Instances;
 use self::registry::{Begun, Latest, Record, Registry, Settled};
@@ -38,7 +37,7 @@ const SETTLING: Duration = Duration::from_secs(5);
 const QUIET_ROUNDS: u32 = 2;
 
 /// A use case did not come to its end.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such job, or it is not allowed; the two are not told apart.
     #[error("no such job, or it is not allowed")]

@@ -202,14 +202,14 @@ impl Registry {
         let Some(job) = JobName::from_unit(unit).ok().and_then(|name| self.policy.admit(&name).ok()) else { return };
         let mut runs = self.lock();
         let record = match after.invocation {
-            Some(invocation) => match runs.by_invocation.get(&invocation).and_then(|id| runs.by_id.get(id)) {
-                Some(record) => record.clone(),
-                None => {
+            Some(invocation) => {
+                let known = runs.by_invocation.get(&invocation).and_then(|id| runs.by_id.get(id)).cloned();
+                known.unwrap_or_else(|| {
                     let record = runs.begin_observed(job, invocation, before);
                     record.hearsay.store(!before.in_memory && !after.active.is_running(), Ordering::Relaxed);
                     record
-                }
-            },
+                })
+            }
             // systemd drops the id together with the unit; what ran of it has ended.
             None => match runs.latest_of(unit) {
                 Some(record) if matches!(record.run().phase, Phase::Running(_)) => record.clone(),

@@ -32,8 +32,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use thiserror::Error;
-
 use crate::invocation::InvocationId;
 use crate::policy::AllowedJob;
 
@@ -45,7 +43,7 @@ pub use self::runs::{FoundRun, RunEnd};
 use self::directory::Directories;
 
 /// Why the journal as a whole can't be read.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The host has no id, so the directory of its journal has no name.
     #[error("cannot read /etc/machine-id; `systemd-machine-id-setup` makes one")]

@@ -6,8 +6,6 @@
 
 use std::fmt;
 
-use thiserror::Error;
-
 /// The longest unit name that systemd accepts, in bytes, with the suffix (`UNIT_NAME_MAX` less its final NUL).
 const UNIT_NAME_MAX: usize = 255;
 
@@ -29,7 +27,7 @@ const UNIT_SUFFIXES: [&str; 11] = [
 ];
 
 /// The rule that a name broke.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The name has no character.
     #[error("a job name must not be empty")]

@@ -1,9 +1,7 @@
 //! What can go wrong between the bridge and systemd, split by what the caller can do about it.
 
-use thiserror::Error;
-
 /// A call to systemd did not give an answer that can be used.
-#[derive(Debug, Clone, Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The bus or systemd does not answer; the bridge reconnects by itself.
     #[error("systemd cannot be reached over D-Bus; try again in a moment")]

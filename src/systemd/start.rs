@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use thiserror::Error;
 use zbus::OwnedObjectPath;
 
 use super::error::Error;
@@ -42,7 +41,7 @@ pub enum Stopped {
 }
 
 /// Why a unit was not started.
-#[derive(Debug, Clone, Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StartError {
     /// There is no unit file.
     #[error("no such unit")]

@@ -9,7 +9,6 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use thiserror::Error;
 
 use crate::policy::JobName;
 
@@ -40,7 +39,7 @@ pub(super) struct Target {
 }
 
 /// Why a call had no good answer.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
     /// The bridge, or a proxy before it, refused.
     #[error("{detail} ({code})")]

@@ -74,6 +74,11 @@ impl Bridge {
         Self { client: client(&bed), writer: token("ci"), reader: token("read"), bed }
     }
 
+    /// The same, after the bed has booted anew.
+    pub(crate) fn after_boot(self) -> Self {
+        Self { client: client(&self.bed), ..self }
+    }
+
     /// Sends a request with the token that may write.
     pub(crate) async fn send(&self, method: Method, path: &str) -> Answer {
         self.try_send(method, path, &self.writer).await.expect("an answer")

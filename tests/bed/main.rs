@@ -6,7 +6,10 @@
 
 mod boot;
 mod bridge;
+mod faults;
+mod logs;
 mod machine;
 mod main_job;
 mod package;
+mod starts;
 mod units;

@@ -8,15 +8,22 @@
 //! The bed has the package in `target/debian` below the working directory, and all marked commands run in one shell, in the
 //! order of [`IN_ORDER`]. What `ci-bridge init` shows there are the values of `$CI_TOKEN_RW` and `$CI_TOKEN_RO`.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "what a test can't do without ends it")]
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "what a test can't do without ends it")]
+
+#[path = "bed/machine.rs"]
+#[expect(dead_code, reason = "these tests need only a part of what a bed can do")]
+mod machine;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ci_bridge::config::Settings;
 use regex::Regex;
+
+use self::machine::Bed;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -164,9 +171,9 @@ fn every_file_of_the_project_that_is_named_exists() {
 fn every_file_of_the_package_that_is_named_is_in_it() {
     let manifest = fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).unwrap();
     let examples = |path: &str| Path::new(ROOT).join(path).exists();
+    let installed = Regex::new("/usr/(?:share|lib)/[A-Za-z0-9@/._-]+").unwrap();
     for page in Page::all() {
         for code in page.blocks().iter().flat_map(Block::commands).map(str::to_owned).chain(code_in(&page.prose())) {
-            let installed = Regex::new("/usr/(?:share|lib)/[A-Za-z0-9@/._-]+").unwrap();
             for path in installed.find_iter(&code).map(|path| path.as_str().trim_end_matches('/')) {
                 let name = path.rsplit('/').next().unwrap();
                 let example = path.contains("/doc/ci-bridge/examples/")
@@ -382,4 +389,58 @@ fn every_marked_command_is_a_whole_line_of_shell() {
     let marked = |page: &Page| page.blocks().iter().any(|block| block.mark == Some("bed"));
     let pages: Vec<String> = Page::all().iter().filter(|page| marked(page)).map(Page::name).collect();
     assert!(pages.iter().all(|page| IN_ORDER.contains(&page.as_str())), "add these to the order: {pages:?}");
+}
+
+/// What must be in the output of a command because it is in the output that the page shows: words that are the same each
+/// time.
+fn lasting(shown: &[&str]) -> Vec<String> {
+    let member = Regex::new(r#""(?:msg|code|result|job|status)": ?(?:"[^"]*"|[0-9]+)"#).unwrap();
+    let shown = shown.join("\n");
+    member.find_iter(&shown).map(|member| member.as_str().replace(": ", ":")).collect()
+}
+
+#[test]
+#[ignore = "boots a bed: make test"]
+fn what_the_documentation_shows_works_in_a_bed() {
+    let bed = Bed::plain();
+    let package = env::var_os("CI_BRIDGE_DEB").map_or_else(
+        || fs::read_dir(Path::new(ROOT).join("target/debian")).expect("make deb").next().unwrap().unwrap().path(),
+        PathBuf::from,
+    );
+    let receive = ["sh", "-c", "mkdir -p /root/target/debian && cat >/root/target/debian/ci-bridge_0_amd64.deb"];
+    assert!(bed.command(receive).stdin(fs::File::open(package).unwrap()).status().unwrap().success());
+
+    let pages = IN_ORDER.map(Page::read);
+    let mut script = "cd /root\nset -o pipefail\n".to_owned();
+    let mut commands = Vec::new();
+    for page in &pages {
+        for block in page.blocks().into_iter().filter(|block| block.mark == Some("bed")) {
+            let mut lines = block.lines.iter().copied().peekable();
+            while let Some(line) = lines.next() {
+                let Some(command) = line.strip_prefix("# ").or_else(|| line.strip_prefix("$ ")) else { continue };
+                let is_output = |line: &&str| !line.starts_with("# ") && !line.starts_with("$ ");
+                let shown: Vec<&str> = std::iter::from_fn(|| lines.next_if(is_output)).collect();
+                script.push_str(&format!("{command} >/tmp/shown || exit 1\ncat /tmp/shown\n"));
+                if command.starts_with("ci-bridge init") {
+                    script.push_str(
+                        "while read -r name token _; do case $name in ci) export CI_TOKEN_RW=$token ;; \
+                         read) export CI_TOKEN_RO=$token ;; esac; done </tmp/shown\n",
+                    );
+                }
+                script.push_str("printf '\\n%s\\n' '---- end of the command'\n");
+                commands.push((command, shown));
+            }
+        }
+    }
+    let output = bed.enter(["bash", "-c", &script]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let outputs: Vec<&str> = said.split("---- end of the command\n").collect();
+    for (number, (command, shown)) in commands.iter().enumerate() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(number + 1 < outputs.len(), "this failed: {command}\n{}{stderr}", outputs.last().unwrap());
+        let said = outputs[number].replace(": ", ":");
+        for word in lasting(shown) {
+            assert!(said.contains(&word), "{word} is not in the output of {command}\n{said}");
+        }
+    }
 }

@@ -72,6 +72,16 @@ async fn an_instance_that_breaks_a_rule_is_refused_without_a_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn text_that_is_no_utf_8_is_refused_and_not_repaired() {
+    let bridge = Bridge::new(vec![Unit::template("ci-test-build@")]).await;
+    for text in ["%ff", "a%c3", "%ed%a0%80"] {
+        let answer = bridge.call(&format!("POST /api/job/ci-test-build@?instance={text}")).await;
+        assert_eq!(answer.problem(), (400, "invalid_parameter".to_owned()), "{text}");
+    }
+    assert_eq!(bridge.systemd.take_calls(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_caller_cannot_make_systemd_load_any_number_of_instances() {
     let setup = Setup { instances_per_hour: 20, ..Setup::default() };
     let bridge = Bridge::with(vec![Unit::template("ci-test-build@"), Unit::job("ci-test-a")], setup).await;

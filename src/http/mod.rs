@@ -18,9 +18,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{CACHE_CONTROL, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -32,10 +32,22 @@ use self::problem::Problem;
 use crate::auth::{Caller, Keyring};
 use crate::config::QueryTokens;
 use crate::jobs::Jobs;
-use crate::policy::{NameError, Policy};
+use crate::policy::{JobName, NameError, Policy};
 
 /// The largest body of a request. No endpoint takes one of any size yet; what is larger is no mistake but an attack.
 const BODY_LIMIT: usize = 64 * 1024;
+
+/// The methods that the log names; any other is a text of the client's.
+const STANDARD_METHODS: [Method; 8] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+    Method::TRACE,
+];
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -48,7 +60,8 @@ struct AppState {
 ///
 /// `keyring` is read anew for each request, so tokens may change while the bridge runs.
 pub fn router(policy: Policy, jobs: Jobs, keyring: Arc<ArcSwap<Keyring>>, query_tokens: QueryTokens) -> Router {
-    let state = AppState { policy: Arc::new(policy), jobs };
+    let policy = Arc::new(policy);
+    let state = AppState { policy: policy.clone(), jobs };
     let gate = Gate { keyring, query_tokens };
     let api = Router::new()
         .route("/job/{job}", post(jobs::start_job))
@@ -70,7 +83,7 @@ pub fn router(policy: Policy, jobs: Jobs, keyring: Arc<ArcSwap<Keyring>>, query_
         .layer(CatchPanicLayer::custom(panicked))
         // Outside of the two above, whose errors it gives a body.
         .layer(from_fn(problem::write_problems))
-        .layer(from_fn(log_request))
+        .layer(from_fn_with_state(policy, log_request))
         .layer(from_fn(harden))
         .layer(from_fn(request_id::assign))
         // Outermost: no layer may see a token in the URI.
@@ -108,9 +121,17 @@ async fn harden(request: Request, next: Next) -> Response {
 
 /// One record for a request that was refused or failed. What succeeded is logged by its handler where it changed
 /// something; reads are not worth a record each, and strangers must not be able to fill the journal.
-async fn log_request(id: request_id::RequestId, request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+///
+/// A path that is not one of the API's is not shown: with a slip of the hand a token stands in it.
+async fn log_request(
+    State(policy): State<Arc<Policy>>,
+    id: request_id::RequestId,
+    request: Request,
+    next: Next,
+) -> Response {
+    let method = STANDARD_METHODS.iter().find(|method| *method == request.method()).cloned();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let job = route.as_ref().and_then(|route| job_in(&policy, route, request.uri().path()));
     let peer = request.extensions().get::<serve::Peer>().cloned();
     let response = next.run(request).await;
     let status = response.status();
@@ -121,11 +142,20 @@ async fn log_request(id: request_id::RequestId, request: Request, next: Next) ->
             (false, Some(_)) => log::Level::Info,
             (false, None) => log::Level::Debug,
         };
+        let method = method.as_ref().map_or("another method", Method::as_str);
+        let path = route.as_ref().map_or("an unknown path", MatchedPath::as_str);
         log::log!(
             level,
-            request:display = id, status = status.as_u16(), peer:? = peer, token:? = token;
-            "{method} {path:?} was answered with {status}"
+            request:display = id, status = status.as_u16(), job:? = job, peer:? = peer, token:? = token;
+            "{method} {path} was answered with {status}"
         );
     }
     response
+}
+
+/// The job in a path of the API, if there may be one of that name.
+fn job_in(policy: &Policy, route: &MatchedPath, path: &str) -> Option<JobName> {
+    let at = route.as_str().split('/').position(|part| part == "{job}")?;
+    let name = JobName::parse(path.split('/').nth(at)?).ok()?;
+    policy.admit(&name).is_ok().then_some(name)
 }

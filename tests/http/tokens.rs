@@ -4,6 +4,7 @@ use ci_bridge::auth::{Access, Token};
 use ci_bridge::config::QueryTokens;
 
 use crate::bridge::{Bridge, FOREIGN, Setup};
+use crate::logged;
 use crate::systemd1::Unit;
 
 const JOB: &str = "/api/job/ci-test-a";
@@ -148,4 +149,61 @@ async fn a_token_sees_only_its_own_jobs() {
     assert_eq!(narrow, ["ci-test-build@", "ci-test-build@main", "ci-test-narrow"]);
     let all = seen(bridge.call_as(&bridge.tokens.reader, "GET /api/jobs").await);
     assert_eq!(all, ["ci-test-a", "ci-test-build@", "ci-test-build@main", "ci-test-narrow", "ci-test-narrower"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_ever_shows_in_a_log_or_an_answer() {
+    let bridge = Bridge::new(vec![Unit::job("ci-test-a")]).await;
+    let tokens = &bridge.tokens;
+    let unknown = Token::generate(Access::ReadOnly).unwrap().expose().to_owned();
+    let secrets =
+        [&tokens.writer, &tokens.reader, &tokens.expired, &tokens.revoked, &tokens.early, &unknown].map(String::as_str);
+    let secrets = [secrets.as_slice(), &["a-secret-of-the-predecessor"]].concat();
+    for secret in &secrets {
+        for request in [
+            format!("GET {JOB}/state?token={secret}"),
+            format!("GET {JOB}/state?token={secret}&nonsense=1"),
+            format!("GET {JOB}/state?token={secret}&token={secret}"),
+            format!("GET {JOB}/state?%74oken={secret}"),
+            format!("GET {JOB}/state?Token={secret}"),
+            format!("GET {JOB}/state?wait=0;token={secret}"),
+            // Slips of people at a command line.
+            format!("GET {JOB}/state&token={secret}"),
+            format!("GET {JOB}/state%3Ftoken={secret}"),
+            format!("GET {JOB}/state/{secret}"),
+            format!("GET /nothing?token={secret}"),
+            format!("PUT {JOB}?token={secret}"),
+            format!("POST {JOB}?token={secret}"),
+            format!("GET http://bridge{JOB}/state?token={secret}"),
+        ] {
+            for headers in [
+                vec![],
+                vec![("Authorization", format!("Bearer {secret}"))],
+                vec![
+                    ("Authorization", format!("Basic {secret}")),
+                    ("Referer", format!("http://bridge/?token={secret}")),
+                ],
+            ] {
+                let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                let answer = bridge.call_with(&request, &headers).await;
+                let shown = format!("{:?} {}", answer.headers, answer.body);
+                assert!(!secrets.iter().any(|secret| shown.contains(secret)), "{request}: {shown}");
+            }
+        }
+    }
+    let lines = logged::lines();
+    assert!(lines.iter().any(|line| line.contains("was answered with 401")), "nothing was logged at all");
+    for line in lines {
+        assert!(!secrets.iter().any(|secret| line.contains(secret)), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_sends_cannot_fill_the_log() {
+    let bridge = Bridge::new(vec![]).await;
+    bridge.call_with(&format!("GET /{}%0a%1b[31m\u{85}", "x".repeat(20_000)), &[]).await;
+    let lines = logged::lines();
+    let line = lines.iter().find(|line| line.contains("GET")).expect("the request is not logged");
+    assert!(line.len() < 1000, "{} bytes", line.len());
+    assert!(!line.chars().any(char::is_control), "{line:?}");
 }

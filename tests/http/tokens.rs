@@ -199,6 +199,15 @@ async fn no_token_ever_shows_in_a_log_or_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_the_token_of_a_refused_request() {
+    let bridge = Bridge::new(vec![Unit::job("ci-test-a")]).await;
+    bridge.call_as(&bridge.tokens.reader, &format!("POST {JOB}")).await;
+    let lines = logged::lines();
+    let line = lines.iter().find(|line| line.contains("was answered with 403")).expect("the refusal is not logged");
+    assert!(line.contains("reader"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_client_sends_cannot_fill_the_log() {
     let bridge = Bridge::new(vec![]).await;
     bridge.call_with(&format!("GET /{}%0a%1b[31m\u{85}", "x".repeat(20_000)), &[]).await;

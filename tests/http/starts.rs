@@ -4,6 +4,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::bridge::Bridge;
+use crate::logged;
 use crate::systemd1::{Exit, Start, Unit};
 
 const JOB: &str = "/api/job/ci-test-a";
@@ -172,6 +173,9 @@ async fn a_caller_who_hangs_up_leaves_a_run_behind_and_no_half() {
     let state = bridge.ended("ci-test-a", run).await;
     assert_eq!((&state["run"], &state["exit_code"]), (&run.into(), &7.into()));
     assert_eq!(bridge.systemd.count("StartUnit"), 1);
+    // Hanging up keeps nobody out of the log.
+    let started = |line: &String| line.contains("ci-test-a was started by writer") && line.contains(run);
+    bridge.until("GET /healthz", |_| logged::lines().iter().any(started)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

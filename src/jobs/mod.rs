@@ -269,8 +269,10 @@ impl Jobs {
     /// # Errors
     /// [`Error::NoSuchJob`] if there is no such unit; [`Error::Systemd`] if systemd refuses.
     pub async fn stop(&self, job: &AllowedJob) -> Result<Stopped, Error> {
-        if self.systemd.state(job).await?.is_none() {
-            return Err(Error::NoSuchJob);
+        let unit = self.systemd.state(job).await?.ok_or(Error::NoSuchJob)?;
+        // Asking systemd about a unit makes it load the unit.
+        if !unit.in_memory {
+            return Ok(Stopped::WasInactive);
         }
         match self.systemd.stop(job, PATIENCE).await {
             Err(systemd::Error::NoSuchUnit) => Err(Error::NoSuchJob),

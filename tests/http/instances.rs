@@ -103,3 +103,14 @@ async fn a_caller_cannot_make_systemd_load_any_number_of_instances() {
     assert_eq!(bridge.call("POST /api/job/ci-test-build@branch7").await.code(), "busy");
     bridge.start("ci-test-a").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_looking_at_instances_nor_stopping_them_makes_systemd_load_them() {
+    let bridge = Bridge::new(vec![Unit::template("ci-test-build@")]).await;
+    for path in ["GET /api/job/{}/state", "GET /api/job/{}/tail", "GET /api/job/{}/logs", "POST /api/job/{}/stop"] {
+        let answer = bridge.call(&path.replace("{}", "ci-test-build@never")).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    }
+    let calls = bridge.systemd.take_calls();
+    assert!(calls.iter().all(|call| call == "ListUnitFilesByPatterns"), "{calls:?}");
+}

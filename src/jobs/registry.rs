@@ -165,9 +165,14 @@ impl Registry {
     }
 
     /// Takes back a run that never began; the job's newest run is again the one before.
+    ///
+    /// A run that somebody else began in the meantime, which is then what `begun` stands for, stays.
     pub(super) fn abandon(&self, begun: &Begun) {
-        let run = begun.record.run();
         let mut runs = self.lock();
+        let run = begun.record.run();
+        if run.phase != Phase::Queued {
+            return;
+        }
         runs.by_id.remove(&run.id);
         if runs.latest.get(run.job.unit()) != Some(&Some(run.id)) {
             return;
@@ -451,6 +456,17 @@ mod tests {
         let first = registry.get(RunId::of_invocation(InvocationId::from_bytes(&[7; 16]).unwrap())).unwrap().run();
         assert_eq!(result(&first), "exit-code");
         assert!(matches!(latest(&registry, &job).phase, Phase::Running(_)));
+    }
+
+    #[test]
+    fn a_run_that_somebody_else_began_is_not_taken_back() {
+        let (registry, job) = registry();
+        let begun = begin(&registry, &job);
+        feed(&registry, &[state(ActiveState::Activating, 7)]);
+        registry.abandon(&begun);
+        assert_eq!(latest(&registry, &job).id, begun.record.run().id);
+        feed(&registry, &[state(ActiveState::Activating, 7), state(ActiveState::Inactive, 7)]);
+        assert_eq!(result(&latest(&registry, &job)), "success");
     }
 
     #[test]

@@ -72,6 +72,43 @@ async fn a_run_that_somebody_else_started_is_in_the_way_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_began_elsewhere_in_the_same_moment_is_not_lost() {
+    for query in ["", "?if_busy=join"] {
+        let bridge = Bridge::new(vec![Unit::job("ci-test-a")]).await;
+        bridge.systemd.act(|machine| machine.begin_unseen("ci-test-a.service")).await;
+        let answer = bridge.call(&format!("POST {JOB}{query}")).await;
+        let run = if query.is_empty() {
+            assert_eq!(answer.problem(), (409, "busy".to_owned()));
+            answer.json()["run"]["id"].as_str().map(str::to_owned)
+        } else {
+            assert_eq!(answer.status, 200, "{answer:?}");
+            answer.header("x-ci-run-id").map(str::to_owned)
+        };
+        let run = run.expect("the run that is in the way is not named");
+        let state = bridge.call(&format!("GET {JOB}/state?run={run}")).await.json();
+        assert_eq!(state["run_state"], "running", "{state}");
+        assert_eq!(bridge.systemd.count("StartUnit"), 0);
+        bridge.systemd.end("ci-test-a", Exit::Code(4)).await;
+        let state = bridge.ended("ci-test-a", &run).await;
+        assert_eq!((&state["result"], &state["exit_code"]), (&"exit-code".into(), &4.into()));
+        // And the way is free again.
+        bridge.start("ci-test-a").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_waits_elsewhere_is_no_run_that_has_ended() {
+    let bridge = Bridge::new(vec![Unit::starting("ci-test-a", Start::EndsBeforeReply(Exit::Code(0)))]).await;
+    bridge.start("ci-test-a").await;
+    // Somebody else's start is in systemd's queue.
+    bridge.systemd.change("ci-test-a", |unit| unit.job = 99).await;
+    let answer = bridge.call(&format!("POST {JOB}")).await;
+    assert_eq!(answer.problem(), (409, "busy".to_owned()));
+    let run = &answer.json()["run"];
+    assert!(run.is_null() || run["state"] != "ended", "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_ends_before_its_start_is_answered_has_its_own_verdict() {
     let bridge = Bridge::new(vec![Unit::job("ci-test-a")]).await;
     let mut runs = Vec::new();

@@ -87,6 +87,22 @@ async fn who_is_in_the_middle_of_a_start_is_told_at_once_that_the_bus_died() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_claims_to_know_how_a_run_ended_that_ended_unseen() {
+    let mut bridge = Bridge::new(vec![Unit::job("ci-test-a")]).await;
+    let run = bridge.start("ci-test-a").await;
+    bridge.systemd.kill_bus().await;
+    bridge.systemd.act(|machine| machine.end_unseen("ci-test-a.service", Exit::Code(9))).await;
+    bridge.systemd.act(|machine| machine.begin_unseen("ci-test-a.service")).await;
+    bridge.systemd.revive_bus().await;
+    bridge.until("GET /readyz", |answer| answer.status != 200).await;
+    is_ready(&bridge).await;
+    let state = bridge.ended("ci-test-a", &run).await;
+    assert_eq!((&state["result"], &state["exit_code"]), (&json!("unknown"), &Value::Null), "{state}");
+    let state = bridge.call(STATE).await.json();
+    assert_eq!((&state["run_state"], &state["invocation_id"]), (&json!("running"), &json!("02".repeat(16))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_unit_that_was_forgotten_unseen_has_an_unknown_verdict() {
     let mut bridge = Bridge::new(vec![Unit::job("ci-test-a")]).await;
     let run = bridge.start("ci-test-a").await;

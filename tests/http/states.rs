@@ -69,6 +69,38 @@ async fn a_wait_for_nothing_is_answered_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_automatic_restart_is_a_run_of_its_own() {
+    for again in [true, false] {
+        let bridge = Bridge::new(vec![Unit::starting("ci-test-a", Start::Serves)]).await;
+        let first = bridge.start("ci-test-a").await;
+        bridge.systemd.act(move |machine| machine.restart("ci-test-a.service", Exit::Code(3), again)).await;
+        let state = bridge.ended("ci-test-a", &first).await;
+        assert_eq!((&state["result"], &state["exit_code"]), (&json!("exit-code"), &json!(3)), "{again}");
+        assert!(state["finished_at"].as_str() > state["started_at"].as_str(), "{state}");
+        let state = bridge.until(STATE, |answer| answer.json()["run"] != first).await.json();
+        assert_eq!(state["invocation_id"], "02".repeat(16));
+        let state = bridge.until(STATE, |answer| answer.json()["state"] == "active").await.json();
+        assert_eq!((&state["run_state"], &state["result"]), (&json!("running"), &Value::Null), "{again}");
+        bridge.systemd.end("ci-test-a", Exit::Code(0)).await;
+        let state = bridge.call(&format!("{STATE}?wait=10")).await.json();
+        assert_eq!((&state["run_state"], &state["result"]), (&json!("ended"), &json!("success")), "{again}");
+        bridge.start("ci-test-a").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_systemd_could_not_set_up_has_failed() {
+    let bridge = Bridge::new(vec![Unit::starting("ci-test-a", Start::EndsBeforeReply(Exit::Code(0)))]).await;
+    bridge.start("ci-test-a").await;
+    bridge.systemd.change("ci-test-a", |unit| unit.start = Start::LacksResources).await;
+    for _ in 0..2 {
+        let run = bridge.start("ci-test-a").await;
+        let state = bridge.ended("ci-test-a", &run).await;
+        assert_eq!((&state["result"], &state["exit_code"]), (&json!("resources"), &Value::Null), "{state}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_unit_that_systemd_forgot_keeps_the_verdict_of_its_run() {
     let bridge = Bridge::new(vec![Unit::starting("ci-test-a", Start::EndsBeforeReply(Exit::Code(5)))]).await;
     let run = bridge.start("ci-test-a").await;

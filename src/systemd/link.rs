@@ -21,6 +21,7 @@ use super::path;
 use super::unit::{ActiveState, LoadState, UnitState};
 use crate::policy::{JobName, Policy};
 
+const BUS: &str = "org.freedesktop.DBus";
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -162,14 +163,10 @@ impl Link {
                 "type='signal',sender='{SYSTEMD}',interface='{PROPERTIES}',member='PropertiesChanged',\
                  path_namespace='{namespace}'"
             ),
-            format!(
-                "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',\
-                 member='NameOwnerChanged',arg0='{SYSTEMD}'"
-            ),
+            format!("type='signal',sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{SYSTEMD}'"),
         ];
         for rule in rules {
-            let bus = Some("org.freedesktop.DBus");
-            connection.call_method(bus, "/org/freedesktop/DBus", bus, "AddMatch", &rule).await?;
+            connection.call_method(Some(BUS), "/org/freedesktop/DBus", Some(BUS), "AddMatch", &rule).await?;
         }
         self.subscribe(connection).await?;
         self.read_all(connection).await?;
@@ -232,19 +229,37 @@ impl Link {
     /// Takes every message, in order, until the connection ends.
     async fn drain(&self, mut stream: MessageStream, resync: &mpsc::UnboundedSender<Resync>) -> Error {
         let mut reloading = false;
+        // The unique name of systemd's connection. Signals of others are not believed: match rules do not hold them off,
+        // because anybody on the bus may send one to the bridge alone.
+        let mut systemd = String::new();
         while let Some(message) = stream.next().await {
             let message = match message {
                 Ok(message) => message,
                 Err(error) => return error.into(),
             };
+            let header = message.header();
+            let sender = header.sender().map_or("", |sender| sender.as_str());
             match message.message_type() {
-                Type::Signal => {
+                Type::Signal if sender == BUS => {
+                    if let Some(owner) = new_owner(&message) {
+                        systemd = owner;
+                        reloading = false;
+                        let _ = resync.send(Resync::All);
+                    }
+                }
+                Type::Signal if sender == systemd => {
                     if let Err(error) = self.take_signal(&message, resync, &mut reloading) {
                         log::warn!("a signal of systemd could not be read: {error}");
                     }
                 }
-                Type::MethodReturn | Type::Error => self.take_reply(&message),
-                Type::MethodCall => {}
+                Type::MethodReturn | Type::Error => {
+                    // The bridge calls nobody but the bus and systemd, and the bus passes on no reply of anybody else.
+                    if sender != BUS && sender != systemd {
+                        sender.clone_into(&mut systemd);
+                    }
+                    self.take_reply(&message);
+                }
+                Type::Signal | Type::MethodCall => {}
             }
         }
         Error::Unreachable(None)
@@ -288,13 +303,6 @@ impl Link {
             "Reloading" => {
                 *reloading = body.deserialize()?;
                 if !*reloading {
-                    let _ = resync.send(Resync::All);
-                }
-            }
-            "NameOwnerChanged" => {
-                let (_, _, new_owner): (&str, &str, &str) = body.deserialize()?;
-                if !new_owner.is_empty() {
-                    *reloading = false;
                     let _ = resync.send(Resync::All);
                 }
             }
@@ -436,4 +444,14 @@ impl Link {
     pub(super) fn is_allowed_job(&self, name: &JobName) -> bool {
         self.policy.admit(name).is_ok()
     }
+}
+
+/// The unique name of the connection that has just taken systemd's name, if `signal` of the bus tells of one.
+fn new_owner(signal: &Message) -> Option<String> {
+    if signal.header().member().is_none_or(|member| member.as_str() != "NameOwnerChanged") {
+        return None;
+    }
+    let body = signal.body();
+    let (name, _, owner): (&str, &str, &str) = body.deserialize().ok()?;
+    (name == SYSTEMD && !owner.is_empty()).then(|| owner.to_owned())
 }

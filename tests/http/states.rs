@@ -120,3 +120,14 @@ async fn a_job_with_a_new_unit_file_is_there_as_soon_as_systemd_says_so() {
     let jobs = bridge.call("GET /api/jobs").await.json();
     assert_eq!(jobs["jobs"].as_array().unwrap().len(), 2, "{jobs}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_anybody_on_the_bus_says_in_the_name_of_systemd_is_not_believed() {
+    let bridge = Bridge::new(vec![Unit::job("ci-test-a")]).await;
+    let run = bridge.start("ci-test-a").await;
+    bridge.systemd.forge_end("ci-test-a").await;
+    // What systemd says itself comes after the forgery.
+    bridge.systemd.end("ci-test-a", Exit::Code(3)).await;
+    let state = bridge.ended("ci-test-a", &run).await;
+    assert_eq!((&state["result"], &state["exit_code"]), (&json!("exit-code"), &json!(3)), "{state}");
+}

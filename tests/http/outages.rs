@@ -135,6 +135,28 @@ async fn a_reload_of_systemd_has_everything_read_again_and_ends_no_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_begins_while_everything_is_read_again_is_not_ended_by_it() {
+    let names: Vec<String> = (0..20).map(|number| format!("ci-test-{number}")).collect();
+    let units = names.iter().map(|name| Unit { loaded: false, ..Unit::job(name) });
+    let bridge = Bridge::new(units.collect()).await;
+    for name in names {
+        let (job, unit) = (name.clone(), format!("{name}.service"));
+        let begin = move |machine: &mut Machine| {
+            machine.load(&unit);
+            machine.begin(&unit);
+        };
+        bridge.systemd.act(|machine| machine.do_after_list(begin)).await;
+        bridge.systemd.reload().await;
+        let seen = |answer: &crate::wire::Answer| answer.json()["run"].is_string();
+        let state = bridge.until(&format!("GET /api/job/{job}/state"), seen).await.json();
+        let run = state["run"].as_str().unwrap();
+        bridge.systemd.end(&job, Exit::Code(3)).await;
+        let state = bridge.ended(&job, run).await;
+        assert_eq!((&state["result"], &state["exit_code"]), (&json!("exit-code"), &json!(3)), "{state}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_systemd_that_executes_itself_anew_is_followed_to_its_new_connection() {
     let bridge = Bridge::new(["ci-test-a", "ci-test-b"].map(Unit::job).to_vec()).await;
     let run = bridge.start("ci-test-a").await;

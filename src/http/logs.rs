@@ -3,13 +3,12 @@
 //! A log is never in memory as a whole: it is read and formatted a piece at a time, while the client takes the piece
 //! before. A thread is only used while there is something to read.
 
-use std::io::Write;
-
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::Response;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::authenticate::Reader;
@@ -113,15 +112,15 @@ impl Writer {
         let separator: &[u8] = if self.format == Format::Json && !self.first { b"," } else { b"" };
         self.first = false;
         self.buffer.extend(separator);
-        self.value(&shape::entry(entry, &cursor));
+        self.value(&shape::Line::of(entry, &cursor));
         if self.format == Format::Ndjson {
             self.buffer.push(b'\n');
         }
     }
 
-    fn value(&mut self, value: &Value) {
-        // Writing into memory cannot fail.
-        let _ = write!(self.buffer, "{value}");
+    fn value(&mut self, value: &impl Serialize) {
+        // Neither writing into memory nor these shapes can fail.
+        let _ = serde_json::to_writer(&mut self.buffer, value);
     }
 
     /// What stands behind the entries.

@@ -162,7 +162,7 @@ pub(super) async fn show_state(
     let run = params.run()?;
     let job = path.admit(&params, &caller, &state)?;
     let job_state = state.jobs.state(&job, run, wait).await?;
-    Ok(Json(shape::State::of(job.name().as_str(), &job_state)).into_response())
+    Ok(Json(shape::Standing::of(job.name().as_str(), &job_state)).into_response())
 }
 
 /// `GET /api/jobs`

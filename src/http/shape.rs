@@ -1,15 +1,13 @@
 //! The JSON of the API.
 
 use std::borrow::Cow;
-use std::fmt::Display;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use crate::invocation::InvocationId;
-use crate::jobs::{Cursor, Ended, Entry, JobState, ListedJob, MainExit, RunId, Source};
+use crate::jobs::{Cursor, Ended, Entry, InvocationId, JobState, ListedJob, MainExit, RunId, Source};
 
 /// Names of the signals that end processes, by number (`signal(7)`, all architectures that systemd's own builds use).
 const SIGNALS: [(i32, &str); 15] = [
@@ -67,22 +65,13 @@ impl<'a> Verdict<'a> {
     }
 }
 
-fn as_text<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => serializer.collect_str(value),
-        None => serializer.serialize_none(),
-    }
-}
-
 /// A run.
 #[derive(Serialize)]
 pub(super) struct Run<'a> {
-    #[serde(serialize_with = "as_text")]
-    id: Option<RunId>,
+    id: RunId,
     job: &'a str,
     state: &'static str,
     started_at: Option<Timestamp>,
-    #[serde(serialize_with = "as_text")]
     invocation_id: Option<InvocationId>,
     #[serde(flatten)]
     verdict: Verdict<'a>,
@@ -91,7 +80,7 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     pub(super) fn of(run: &'a crate::jobs::Run) -> Self {
         Self {
-            id: Some(run.id),
+            id: run.id,
             job: run.job.name().as_str(),
             state: run.phase_word(),
             started_at: run.started,
@@ -103,22 +92,20 @@ impl<'a> Run<'a> {
 
 /// The state of a job.
 #[derive(Serialize)]
-pub(super) struct State<'a> {
+pub(super) struct Standing<'a> {
     job: &'a str,
     state: &'static str,
     sub_state: &'a str,
     started_at: Option<Timestamp>,
-    #[serde(serialize_with = "as_text")]
     run: Option<RunId>,
     run_state: Option<&'static str>,
-    #[serde(serialize_with = "as_text")]
     invocation_id: Option<InvocationId>,
     cursor: Option<String>,
     #[serde(flatten)]
     verdict: Verdict<'a>,
 }
 
-impl<'a> State<'a> {
+impl<'a> Standing<'a> {
     pub(super) fn of(job: &'a str, state: &'a JobState) -> Self {
         let run = state.run.as_deref();
         Self {

@@ -16,7 +16,6 @@ use jiff::Timestamp;
 
 use self::instances::Instances;
 use self::registry::{Begun, Latest, Record, Registry, Settled};
-use crate::invocation::InvocationId;
 use crate::journal::{self, Entries, FoundRun, From, Journal, NewestFirst};
 use crate::policy::{AllowedJob, Policy};
 use crate::systemd::{self, Observer, StartError, Stopped, Systemd, UnitState};
@@ -24,7 +23,7 @@ use crate::telemetry::Chain;
 
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::run::{Ended, Phase, Run, RunId, RunResult};
-pub use crate::invocation::MainExit;
+pub use crate::invocation::{InvocationId, MainExit};
 pub use crate::journal::text::neutralise;
 pub use crate::journal::{Entry, Position, Source};
 pub use crate::systemd::ListedJob;

@@ -111,7 +111,7 @@ async fn harden(request: Request, next: Next) -> Response {
 async fn log_request(id: request_id::RequestId, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let peer = request.extensions().get::<serve::Peer>().cloned();
+    let peer = request.extensions().get::<serve::Peer>().map(|peer| format!("{peer:?}")).unwrap_or_default();
     let response = next.run(request).await;
     let status = response.status();
     if status.is_client_error() || status.is_server_error() {
@@ -123,7 +123,7 @@ async fn log_request(id: request_id::RequestId, request: Request, next: Next) ->
         };
         log::log!(
             level,
-            request:display = id, status = status.as_u16(), peer:? = peer, token:? = token;
+            request:display = id, status = status.as_u16(), peer = peer.as_str(), token = token.as_deref().unwrap_or_default();
             "{method} {path:?} was answered with {status}"
         );
     }

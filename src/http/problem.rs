@@ -77,6 +77,8 @@ pub(super) async fn write_problems(id: RequestId, request: Request, next: Next) 
     body.insert("request_id".to_owned(), json!(id.to_string()));
     body.extend(problem.members);
     let mut answer = (status, Value::Object(body).to_string()).into_response();
+    // Whose request it was, for the log.
+    answer.extensions_mut().extend(std::mem::take(response.extensions_mut()));
     let headers = answer.headers_mut();
     headers.extend(problem.headers);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -32,7 +32,9 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        let json = serde_json::from_slice(&self.body);
+        assert!(json.is_ok(), "no JSON: {}", self.text());
+        json.unwrap_or_default()
     }
 
     pub(crate) fn text(&self) -> String {
@@ -147,6 +149,14 @@ impl Bridge {
                 return answer;
             }
             assert!(Instant::now() < deadline, "{method} {path} still answers {}: {}", answer.status, answer.text());
+        }
+    }
+
+    /// Waits until a token counts.
+    pub(crate) async fn until_token(&self, token: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.try_send(Method::GET, "/api/jobs", token).await.expect("an answer").status != 200 {
+            assert!(Instant::now() < deadline, "the token is still refused");
         }
     }
 

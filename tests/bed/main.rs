@@ -10,6 +10,8 @@ mod faults;
 mod logs;
 mod machine;
 mod main_job;
+mod operator;
 mod package;
 mod starts;
 mod units;
+mod workflow;

@@ -10,8 +10,10 @@ const NOT_EXECUTED: [&str; 2] = [
     "ci-test-badexec.service: Failed at step EXEC spawning /nonexistent/program: No such file or directory",
 ];
 
-/// What a job comes to, and all that it prints.
-const VERDICTS: [(&str, &str, Option<u8>, Option<&str>, &[&str]); 7] = [
+/// A job, its result, exit code and signal, and all that it prints.
+type Verdict = (&'static str, &'static str, Option<u8>, Option<&'static str>, &'static [&'static str]);
+
+const VERDICTS: [Verdict; 7] = [
     ("ci-test-hello", "success", Some(0), None, &["hello", "this is the second line", "done"]),
     ("ci-test-silent", "success", Some(0), None, &[]),
     ("ci-test-noeol", "success", Some(0), None, &["first line", "no end of line"]),

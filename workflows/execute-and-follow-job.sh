@@ -151,6 +151,14 @@ start() {
     run=$(header x-ci-run-id)
     cursor=$(header x-ci-cursor)
     [ -n "$run" ] || die "$job: started, but the answer names no run; is $url a CI bridge?"
+    note_id
+}
+
+# Takes the id by which to ask for the run. That of the bridge ends with its process; that of systemd, which is there as
+# soon as the job runs, also counts after the bridge was started anew.
+note_id() {
+    id=$(field invocation_id)
+    id=${id:-$run}
 }
 
 # Notes in $ended that the run is over, if the state of the run says so.
@@ -160,7 +168,7 @@ note_state() {
 
 # Waits up to as many seconds for the end of the run.
 await_end() {
-    read_api /state --get --data-urlencode "run=$run" --data wait="$1"
+    read_api /state --get --data-urlencode "run=$id" --data wait="$1"
     note_state "$(field run_state)"
 }
 
@@ -183,11 +191,12 @@ follow() {
     while [ -z "$cursor" ] && [ -z "$ended" ]; do
         await_end 50
         cursor=$(field cursor)
+        note_id
     done
     [ -n "$cursor" ] || return
     while :; do
         was_ended=$ended
-        read_api /tail --get --data-urlencode "run=$run" --data format=text --data-urlencode "cursor=$cursor"
+        read_api /tail --get --data-urlencode "run=$id" --data format=text --data-urlencode "cursor=$cursor"
         cat "$scratch/body"
         lines=$(wc -l <"$scratch/body")
         next=$(header x-ci-cursor)
@@ -207,7 +216,7 @@ follow() {
 
 # Ends the script with the verdict of the run.
 conclude() {
-    read_api /state --get --data-urlencode "run=$run"
+    read_api /state --get --data-urlencode "run=$id"
     result=$(field result)
     exit_code=$(field exit_code)
     signal=$(field signal)

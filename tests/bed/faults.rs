@@ -173,15 +173,14 @@ async fn a_damaged_journal_file_spoils_no_other_and_is_told() {
     bridge.bed.ok(["journalctl", "--rotate"]);
     bridge.run("ci-test-hello").await;
     bridge.bed.ok(["systemctl", "reset-failed"]);
-    // Everything behind the head of the file, but for its first and its last part.
-    bridge.bed.sh("file=$(ls /var/log/journal/*/system@*.journal) && size=$(stat -c %s $file) && \
-         dd if=/dev/urandom of=$file bs=4096 seek=$((size / 8192)) count=64 conv=notrunc status=none");
+    // The second half of each file, where the entries are.
+    bridge.bed.sh("for file in /var/log/journal/*/system@*.journal; do blocks=$(($(stat -c %s $file) / 8192)); \
+         dd if=/dev/urandom of=$file bs=4096 seek=$blocks count=$blocks conv=notrunc status=none; done");
     for restarted in [false, true] {
         let log = bridge.logs("ci-test-burst").await;
         assert_eq!((&log["complete"], &log["gap"]), (&json!(false), &json!(true)), "{restarted}");
         assert!(lines_of_job(&log).len() < 20_000);
-        let hello = bridge.logs("ci-test-hello").await;
-        assert_eq!((lines_of_job(&hello).len(), &hello["complete"], &hello["gap"]), (3, &json!(true), &json!(false)));
+        assert_eq!(lines_of_job(&bridge.logs("ci-test-hello").await), ["hello", "this is the second line", "done"]);
         assert_eq!(bridge.run("ci-test-tiny").await["result"], "success");
         assert_eq!(lines_of_job(&bridge.logs("ci-test-tiny").await), ["tiny"]);
         bridge.bed.ok(["systemctl", "restart", "ci-bridge"]);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::bridge::{Bridge, lines, lines_of_job};
-use crate::machine::Bed;
+use crate::machine::{Bed, Plan};
 
 /// Every job of the bed that prints something and ends by itself.
 const PRINTERS: [&str; 15] = [
@@ -70,6 +70,18 @@ async fn every_log_is_line_by_line_what_journalctl_prints() {
             assert_same(&from_api(&tail["logs"]), &expected[expected.len().saturating_sub(count.min(10_000))..], job);
         }
     }
+}
+
+#[tokio::test]
+#[ignore = "boots a bed: make test"]
+async fn a_journal_in_memory_is_read_as_well() {
+    let bridge = Bridge::up_in(Plan::default().package().journald("Storage=volatile").boot());
+    bridge.run("ci-test-burst").await;
+    let log = bridge.logs("ci-test-burst").await;
+    assert_eq!((lines_of_job(&log).len(), &log["complete"]), (20_000, &json!(true)));
+    bridge.bed.ok(["systemctl", "restart", "ci-bridge"]);
+    assert_eq!(bridge.logs("ci-test-burst").await["logs"], log["logs"]);
+    assert_eq!(bridge.bed.sh("ls /var/log/journal"), "");
 }
 
 #[tokio::test]

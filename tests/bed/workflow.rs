@@ -87,7 +87,7 @@ fn the_script_prints_every_line_of_a_burst_once() {
 
 #[tokio::test]
 #[ignore = "boots a bed: make test"]
-async fn the_script_follows_a_running_job_fails_when_it_is_stopped_and_shows_its_token_to_nobody() {
+async fn the_script_follows_a_job_through_a_restart_to_its_stop_and_shows_its_token_to_nobody() {
     let bridge = up();
     let script = call(&bridge, "ci-test-gate");
     bridge.gate("first");
@@ -101,6 +101,17 @@ async fn the_script_follows_a_running_job_fails_when_it_is_stopped_and_shows_its
     assert_eq!(output.status.code(), Some(0), "{said}");
     let own: Vec<&str> = lines.into_iter().filter(|line| !line.contains("ci-test-gate.service")).collect();
     assert_eq!(own, ["open", "first", "second"]);
+
+    let script = call(&bridge, "ci-test-gate");
+    bridge.gate("before");
+    bridge.bed.ok(["systemctl", "restart", "ci-bridge"]);
+    bridge.gate("after");
+    bridge.gate("exit 0");
+    let output = script.wait_with_output().unwrap();
+    let (lines, said) = printed(&output);
+    assert_eq!(output.status.code(), Some(0), "after a restart of the bridge: {said}");
+    let own: Vec<&str> = lines.into_iter().filter(|line| !line.contains("ci-test-gate.service")).collect();
+    assert_eq!(own, ["open", "before", "after"]);
 
     let script = call(&bridge, "ci-test-long");
     bridge.bed.await_log("ci-test-long", "started");

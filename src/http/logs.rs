@@ -29,6 +29,8 @@ const MORE: HeaderName = HeaderName::from_static("x-ci-more");
 const TAIL_LINES: usize = 100;
 /// The most lines of one page, which is in memory as a whole.
 const PAGE_LINES: usize = 10_000;
+/// About the most bytes of one page: lines may be long.
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// The most lines that may be asked for of a log.
 const LOG_LINES: usize = 100_000_000;
 /// About as much of a log is formatted before it is sent.
@@ -208,7 +210,7 @@ fn page(mut log: RunLog, job: &AllowedJob, format: Format, raw: bool, most: usiz
     let mut last = None;
     let mut more = false;
     for (count, entry) in log.by_ref().enumerate() {
-        if count == most {
+        if count == most || writer.buffer.len() > PAGE_BYTES {
             more = true;
             break;
         }

@@ -1,9 +1,9 @@
-//! The id that systemd gives each start of a unit.
+//! One start of a unit: the id that systemd gives it, and how its main process ended.
 
 use std::fmt;
 use std::str::FromStr;
 
-use thiserror::Error;
+use serde::{Serialize, Serializer};
 
 /// The id of one start of a unit: 128 bits, shown as 32 lower-case hexadecimal digits.
 ///
@@ -11,8 +11,17 @@ use thiserror::Error;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InvocationId([u8; 16]);
 
+/// How the main process of a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MainExit {
+    /// It exited by itself with this code.
+    Code(u8),
+    /// This signal ended it.
+    Signal(i32),
+}
+
 /// The text is not 32 hexadecimal digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an invocation id is 32 lower-case hexadecimal digits")]
 pub struct NotAnInvocationId;
 
@@ -42,6 +51,12 @@ impl FromStr for InvocationId {
         }
         let id = u128::from_str_radix(text, 16).map_err(|_| NotAnInvocationId)?;
         Self::from_bytes(&id.to_be_bytes()).ok_or(NotAnInvocationId)
+    }
+}
+
+impl Serialize for InvocationId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

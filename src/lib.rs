@@ -1,4 +1,34 @@
 //! An authenticated HTTP API that starts allowed systemd units and tells what became of them.
+//!
+//! ```text
+//!  request ─▶ http ─▶ auth ─▶ policy ─▶ jobs ─┬─▶ systemd ─▶ D-Bus ─▶ polkit ─▶ PID 1
+//!               │     Caller  AllowedJob      │      ▲                            │
+//!               │                             │      └── signals ◀── mirror ◀─────┘
+//!               ◀──── Run, RunLog ────────────┴─▶ journal ─▶ files of journald
+//! ```
+//!
+//! Data flows one way, and types carry what has been decided: [`policy::Policy::admit`] is the only way to an
+//! [`policy::AllowedJob`], and nothing else reaches systemd or the journal.
+//!
+//! * Pure: [`policy`] says which units may be touched, [`auth`] who asks, [`config`] what the administrator decided,
+//!   [`invocation`] what one start of a unit is called, [`setup`] what is put into the system.
+//! * Adapters: [`systemd`] talks to PID 1 and mirrors the states of units, [`journal`] reads what they wrote. Neither
+//!   knows of the other.
+//! * [`jobs`] joins the two in the use cases; [`http`] and [`cli`] are the ways in.
+//! * [`app`] puts the daemon together, [`lifecycle`] keeps it running, [`telemetry`] is its own log.
+//!
+//! Absent: running commands, and any question to the journal but the one for a run of an allowed job.
+//! `docs/architecture.md` has the invariants, and walks through a start and a log request.
+pub mod app;
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod http;
 pub mod invocation;
+pub mod jobs;
 pub mod journal;
+pub mod lifecycle;
 pub mod policy;
+pub mod setup;
+pub mod systemd;
+pub mod telemetry;

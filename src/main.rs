@@ -1,3 +1,9 @@
-#![doc = "The `ci-bridge` program."]
+//! The `ci-bridge` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    ci_bridge::cli::run(ci_bridge::cli::Cli::parse())
+}

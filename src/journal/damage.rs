@@ -4,10 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use thiserror::Error;
-
 /// Why a journal file, or a part of it, can't be read.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Damage {
     /// The system refused: most often a missing permission.
     #[error("the system refused to read it; is this user in the group systemd-journal?")]
@@ -29,7 +27,7 @@ pub enum Damage {
 }
 
 /// A file that could not be read, or not wholly.
-#[derive(Debug, Clone, Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("cannot read all of the journal file {}", path.display())]
 pub struct Problem {
     path: PathBuf,

@@ -32,20 +32,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use thiserror::Error;
-
 use crate::invocation::InvocationId;
 use crate::policy::AllowedJob;
 
 pub use self::damage::{Damage, Problem};
 pub use self::entries::{Entries, NewestFirst};
 pub use self::position::Position;
-pub use self::runs::{FoundRun, MainExit, RunEnd};
+pub use self::runs::{FoundRun, RunEnd};
 
 use self::directory::Directories;
 
 /// Why the journal as a whole can't be read.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The host has no id, so the directory of its journal has no name.
     #[error("cannot read /etc/machine-id; `systemd-machine-id-setup` makes one")]
@@ -211,6 +209,24 @@ impl Journal {
     /// [`Error::Send`] if journald takes no message, otherwise as [`Journal::run`].
     pub fn settle(&self, run: &Run, quiet_rounds: u32, deadline: Instant) -> Result<bool, Error> {
         fence::settle(self, run, quiet_rounds, deadline)
+    }
+
+    /// Whether there is a journal and at least one of its files can be read.
+    ///
+    /// # Errors
+    /// [`Error`] says why not.
+    pub fn readable(&self) -> Result<(), Error> {
+        let mut problem = None;
+        for listed in self.directories.files()?.iter() {
+            match listed.open() {
+                Ok(_) => return Ok(()),
+                Err(damage) => problem = Some(Problem::new(&listed.path, damage)),
+            }
+        }
+        Err(match problem {
+            Some(problem) => Error::Unreadable(Box::new(problem)),
+            None => Error::NoJournal { directories: Vec::new() },
+        })
     }
 
     /// The files that could not be read, or not wholly, and why; each once, as long as it exists.

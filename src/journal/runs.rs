@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::invocation::InvocationId;
+use crate::invocation::{InvocationId, MainExit};
 use crate::policy::AllowedJob;
 
 use super::chain::Chain;
@@ -26,6 +26,8 @@ const STARTED: &[u8] = b"39f53479d3a045ac8e11786248231fbf";
 const DEACTIVATED: &[u8] = b"7ad2d189f7e94e70a38c781354912448";
 const FAILED: &[u8] = b"d9b373ed55a64feb8242e02dbe79a49c";
 const SKIPPED: &[u8] = b"0e4284a0caca4bfc81c0bb6786972673";
+const STOPPING: &[u8] = b"de5b426a63be47a7b6ac3eaac82e2f6f";
+const STOPPED: &[u8] = b"9d1aaa27d60140bd96365438aad20286";
 const PROCESS_EXITED: &[u8] = b"98e322203f7a4ed290d09fe03c09fe15";
 
 /// Of each field of the manager's messages only so much is read: its own are short.
@@ -58,26 +60,8 @@ pub struct RunEnd {
     /// How the main process ended, or the command that failed before it; `None` after success, of which the manager
     /// does not tell by default.
     pub exit: Option<MainExit>,
-}
-
-/// How the main process of a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MainExit {
-    /// It exited with this status.
-    Code(u8),
-    /// A signal of this number ended it.
-    Signal(i32),
-}
-
-impl MainExit {
-    /// From the fields `EXIT_CODE` and `EXIT_STATUS` of the manager's message.
-    fn parse(code: &str, status: &str) -> Option<Self> {
-        match code {
-            "exited" => status.parse().ok().map(Self::Code),
-            "killed" | "dumped" => status.parse().ok().map(Self::Signal),
-            _ => None,
-        }
-    }
+    /// Whether the manager was asked to stop it before it had done what it was to do.
+    pub stopped: bool,
 }
 
 /// The files that have something of the unit, and the problems met on the way.
@@ -313,7 +297,13 @@ fn end(words: &[(Position, Fields)]) -> Option<RunEnd> {
         Some(String::from_utf8_lossy(value).into_owned())
     };
     let mut exit = None;
-    for (position, fields) in words {
+    let mut finished = false;
+    let mut stopping = false;
+    for (index, (position, fields)) in words.iter().enumerate() {
+        // The message of a unit that does its work while it starts differs in its words only.
+        finished |=
+            is(fields, STARTED) && text(fields, "MESSAGE").is_some_and(|message| message.starts_with("Finished "));
+        stopping |= is(fields, STOPPING);
         // A later word of that kind is about a start that failed before it became a run of its own.
         let result = if is(fields, DEACTIVATED) {
             Some("success".to_owned())
@@ -324,15 +314,29 @@ fn end(words: &[(Position, Fields)]) -> Option<RunEnd> {
         };
         if let Some(result) = result {
             let sent = text(fields, "_SOURCE_REALTIME_TIMESTAMP").and_then(|sent| sent.parse().ok());
-            return Some(RunEnd { at_usec: sent.unwrap_or(position.realtime), result, exit });
+            // A unit that is stopped while it starts has no word of it before the one that it has been stopped. That of an
+            // automatic restart looks the same, but for the type of the job.
+            let mut later = words.iter().skip(index).map(|(_, fields)| fields);
+            stopping |= later.any(|fields| is(fields, STOPPED) && text(fields, "JOB_TYPE").as_deref() == Some("stop"));
+            let stopped = stopping && !finished;
+            return Some(RunEnd { at_usec: sent.unwrap_or(position.realtime), result, exit, stopped });
         }
         let is_main = || text(fields, "COMMAND").is_some_and(|command| command == "ExecStart");
         if is(fields, PROCESS_EXITED) && (exit.is_none() || is_main()) {
             let (code, status) = (text(fields, "EXIT_CODE"), text(fields, "EXIT_STATUS"));
-            exit = code.zip(status).and_then(|(code, status)| MainExit::parse(&code, &status));
+            exit = code.zip(status).and_then(|(code, status)| main_exit(&code, &status));
         }
     }
     None
+}
+
+/// From the fields `EXIT_CODE` and `EXIT_STATUS` of the manager's message.
+fn main_exit(code: &str, status: &str) -> Option<MainExit> {
+    match code {
+        "exited" => status.parse().ok().map(MainExit::Code),
+        "killed" | "dumped" => status.parse().ok().map(MainExit::Signal),
+        _ => None,
+    }
 }
 
 /// Whether an entry with that field has arrived.

@@ -7,15 +7,13 @@ mod name;
 
 use std::fmt;
 
-use thiserror::Error;
-
 pub use self::name::{JobName, NameError, escape};
 
 /// Names that no prefix may open: the bridge itself, and what the system stands on.
-const RESERVED: [&str; 5] = ["ci-bridge", "dbus", "polkit", "systemd-", "user@"];
+pub(crate) const RESERVED: [&str; 5] = ["ci-bridge", "dbus", "polkit", "systemd-", "user@"];
 
 /// The rule that a configured prefix broke.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrefixError {
     /// Too short to mean anything.
     #[error("the prefix `{0}` is too short: at least 3 characters, such as `ci-test-`")]
@@ -95,7 +93,7 @@ impl fmt::Debug for AllowedJob {
 }
 
 /// No allowed job has that name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no such job, or it is not allowed")]
 pub struct NotAllowed;
 

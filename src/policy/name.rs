@@ -6,8 +6,6 @@
 
 use std::fmt;
 
-use thiserror::Error;
-
 /// The longest unit name that systemd accepts, in bytes, with the suffix (`UNIT_NAME_MAX` less its final NUL).
 const UNIT_NAME_MAX: usize = 255;
 
@@ -29,7 +27,7 @@ const UNIT_SUFFIXES: [&str; 11] = [
 ];
 
 /// The rule that a name broke.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The name has no character.
     #[error("a job name must not be empty")]
@@ -158,6 +156,13 @@ impl JobName {
         Ok(Self(name))
     }
 
+    /// The text that [`JobName::with_instance`] escaped; `None` if the name has no escapes, or no UTF-8 behind them.
+    #[must_use]
+    pub fn escaped_value(&self) -> Option<String> {
+        let (_, instance) = self.0.split_once('@').filter(|(_, instance)| instance.contains('\\'))?;
+        unescape(instance)
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -205,6 +210,31 @@ pub fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+/// The text that [`escape`] made this of; `None` for what it never makes.
+fn unescape(escaped: &str) -> Option<String> {
+    let mut text = Vec::with_capacity(escaped.len());
+    let mut rest = escaped.as_bytes();
+    loop {
+        rest = match rest {
+            [] => return String::from_utf8(text).ok(),
+            [b'-', rest @ ..] => {
+                text.push(b'/');
+                rest
+            }
+            [b'\\', b'x', high, low, rest @ ..] => {
+                let digits = [*high, *low];
+                text.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+                rest
+            }
+            [b'\\', ..] => return None,
+            [byte, rest @ ..] => {
+                text.push(*byte);
+                rest
+            }
+        };
+    }
 }
 
 #[cfg(test)]
@@ -293,6 +323,11 @@ mod tests {
                 prop_assert!(job.as_str().bytes().all(|byte| is_plain(byte) || byte == b'@'));
                 prop_assert_eq!(JobName::from_unit(&job.unit()), Ok(job));
             }
+        }
+
+        #[test]
+        fn an_escaped_text_comes_back(text in "\\PC*") {
+            prop_assert_eq!(unescape(&escape(&text)), Some(text));
         }
 
         #[test]

@@ -1,6 +1,7 @@
 //! Whose an entry is: every way in, and the forgeries of each.
 
-use ci_bridge::journal::{From, MainExit, Source};
+use ci_bridge::invocation::MainExit;
+use ci_bridge::journal::{From, Source};
 
 use crate::support::{
     DEACTIVATED, FAILED, Line, PROCESS_EXITED, Place, STARTED, STARTING, UNIT, hex, invocation, job, run, text,

@@ -1,0 +1,244 @@
+//! The commands that talk to a bridge, from a CI job or another machine.
+//!
+//! They know the API and nothing else of the bridge, so they work with one on any machine.
+
+mod bridge;
+mod run;
+
+use std::io::Write;
+
+use anyhow::Context;
+use reqwest::{Method, Response};
+use serde_json::Value;
+
+use self::bridge::{Bridge, Server, Target};
+pub(super) use self::run::Args as Run;
+
+/// Show whether a job runs and how its last run ended
+#[derive(Debug, clap::Args)]
+#[command(after_help = STATE_EXAMPLES)]
+pub(super) struct State {
+    #[command(flatten)]
+    target: Target,
+
+    /// Ask about this run instead of the last one
+    #[arg(long, value_name = "ID")]
+    run: Option<String>,
+
+    /// Wait until the run has ended, for 55 seconds at the most
+    #[arg(long, value_name = "SECONDS")]
+    wait: Option<u8>,
+
+    /// Print the JSON of the bridge
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    server: Server,
+}
+
+const STATE_EXAMPLES: &str = "\
+Examples:
+  ci-bridge state ci-test-hello
+  ci-bridge state ci-test-hello --wait 50 --json | jq -r .result";
+
+/// Print the log of a job's last run
+#[derive(Debug, clap::Args)]
+#[command(after_help = LOGS_EXAMPLES)]
+pub(super) struct Logs {
+    #[command(flatten)]
+    lines: LogLines,
+}
+
+const LOGS_EXAMPLES: &str = "\
+Examples:
+  ci-bridge logs ci-test-hello
+  ci-bridge logs ci-test-hello --lines 50 --json | jq -r '.logs[].message'";
+
+/// Print the newest lines of a job's last run
+#[derive(Debug, clap::Args)]
+#[command(after_help = TAIL_EXAMPLES)]
+pub(super) struct Tail {
+    #[command(flatten)]
+    lines: LogLines,
+}
+
+const TAIL_EXAMPLES: &str = "\
+Examples:
+  ci-bridge tail ci-test-hello
+  ci-bridge tail ci-test-hello --lines 10 --json | jq -r .state";
+
+#[derive(Debug, clap::Args)]
+struct LogLines {
+    #[command(flatten)]
+    target: Target,
+
+    /// Print only the newest lines, this many
+    #[arg(long, value_name = "NUMBER")]
+    lines: Option<u32>,
+
+    /// Read this run instead of the last one
+    #[arg(long, value_name = "ID")]
+    run: Option<String>,
+
+    /// Print the lines as the job wrote them, with what a terminal or a CI system would obey
+    #[arg(long)]
+    raw: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    server: Server,
+}
+
+/// Stop a job
+#[derive(Debug, clap::Args)]
+#[command(after_help = STOP_EXAMPLES)]
+pub(super) struct Stop {
+    #[command(flatten)]
+    target: Target,
+
+    /// Print the JSON of the bridge
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    server: Server,
+}
+
+const STOP_EXAMPLES: &str = "\
+Examples:
+  ci-bridge stop ci-test-hello";
+
+/// List the jobs that the token may see
+#[derive(Debug, clap::Args)]
+#[command(after_help = JOBS_EXAMPLES)]
+pub(super) struct Jobs {
+    /// Print the JSON of the bridge
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    server: Server,
+}
+
+const JOBS_EXAMPLES: &str = "\
+Examples:
+  ci-bridge jobs
+  ci-bridge jobs --json | jq -r '.jobs[].job'";
+
+/// Starts a job and follows it; the exit status is the job's.
+pub(super) fn run(args: &Run) -> anyhow::Result<u8> {
+    block_on(run::run(args))
+}
+
+pub(super) fn state(args: &State, out: &mut impl Write) -> anyhow::Result<()> {
+    let wait = args.wait.map(|seconds| seconds.to_string());
+    let mut query = Vec::new();
+    query.extend(args.run.as_deref().map(|run| ("run", run)));
+    query.extend(wait.as_deref().map(|wait| ("wait", wait)));
+    let state = block_on(async {
+        let bridge = Bridge::new(&args.server)?;
+        let answer = bridge.of_job(Method::GET, &args.target, Some("state"), &query).await?;
+        Ok(bridge.json(answer).await?)
+    })?;
+    if args.json {
+        writeln!(out, "{state}")?;
+        return Ok(());
+    }
+    let text = |member: &str| state.get(member).and_then(Value::as_str);
+    writeln!(out, "{}: {} ({})", args.target.job, text("state").unwrap_or("?"), text("sub_state").unwrap_or("?"))?;
+    let code = state.get("exit_code").and_then(Value::as_i64).map(|code| code.to_string());
+    for (label, value) in [
+        ("run", text("run")),
+        ("started", text("started_at")),
+        ("finished", text("finished_at")),
+        ("result", text("result")),
+        ("exit code", code.as_deref()),
+        ("signal", text("signal")),
+    ] {
+        if let Some(value) = value {
+            writeln!(out, "  {label:<9}  {value}")?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn logs(args: &Logs, out: &mut impl Write) -> anyhow::Result<()> {
+    args.lines.print("logs", out)
+}
+
+pub(super) fn tail(args: &Tail, out: &mut impl Write) -> anyhow::Result<()> {
+    args.lines.print("tail", out)
+}
+
+impl LogLines {
+    fn print(&self, what: &str, out: &mut impl Write) -> anyhow::Result<()> {
+        let lines = self.lines.map(|lines| lines.to_string());
+        let mut query = vec![("format", if self.json { "json" } else { "text" })];
+        query.extend(lines.as_deref().map(|lines| ("lines", lines)));
+        query.extend(self.run.as_deref().map(|run| ("run", run)));
+        query.extend((self.raw && !self.json).then_some(("raw", "true")));
+        block_on(async {
+            let bridge = Bridge::new(&self.server)?;
+            let answer = bridge.of_job(Method::GET, &self.target, Some(what), &query).await?;
+            copy(&bridge, answer, out).await
+        })
+    }
+}
+
+/// Passes the body of an answer on, a piece at a time.
+async fn copy(bridge: &Bridge, mut answer: Response, out: &mut impl Write) -> anyhow::Result<()> {
+    while let Some(piece) = answer.chunk().await.map_err(|source| bridge.unreachable(source))? {
+        out.write_all(&piece)?;
+    }
+    Ok(())
+}
+
+pub(super) fn stop(args: &Stop, out: &mut impl Write) -> anyhow::Result<()> {
+    let answer = block_on(async {
+        let bridge = Bridge::new(&args.server)?;
+        let answer = bridge.of_job(Method::POST, &args.target, Some("stop"), &[]).await?;
+        Ok(bridge.json(answer).await?)
+    })?;
+    if args.json {
+        writeln!(out, "{answer}")?;
+    } else {
+        let message = answer.get("msg").and_then(Value::as_str).unwrap_or("stopped");
+        writeln!(out, "{}: {message}", args.target.job)?;
+    }
+    Ok(())
+}
+
+pub(super) fn jobs(args: &Jobs, out: &mut impl Write) -> anyhow::Result<()> {
+    let answer = block_on(async {
+        let bridge = Bridge::new(&args.server)?;
+        let answer = bridge.get(&["jobs"], &[]).await?;
+        Ok(bridge.json(answer).await?)
+    })?;
+    if args.json {
+        writeln!(out, "{answer}")?;
+        return Ok(());
+    }
+    let jobs = answer.get("jobs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let row = |job: &Value| {
+        let text = |member: &str| job.get(member).and_then(Value::as_str).map(str::to_owned);
+        let state = text("state").unwrap_or_else(|| "template".to_owned());
+        [text("job").unwrap_or_default(), state, text("description").unwrap_or_default()]
+    };
+    let rows: Vec<_> =
+        std::iter::once(["JOB", "STATE", "DESCRIPTION"].map(str::to_owned)).chain(jobs.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let (a, b) = (width(0), width(1));
+    for [job, state, description] in &rows {
+        writeln!(out, "{}", format!("{job:<a$}  {state:<b$}  {description}").trim_end())?;
+    }
+    Ok(())
+}
+
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("failed to start")?.block_on(future)
+}

@@ -1,0 +1,64 @@
+//! The settings file that an administrator begins with.
+
+use crate::policy::Prefix;
+
+/// The text of a settings file that allows `prefixes` and shows every other key with its default, commented out.
+#[must_use]
+pub fn starter(prefixes: &[Prefix]) -> String {
+    let prefixes: Vec<_> = prefixes.iter().map(|prefix| format!("\"{}\"", prefix.as_str())).collect();
+    format!(
+        r#"# Configuration of ci-bridge. Only the prefixes are needed; the other lines show the defaults.
+# After a change: `systemctl restart ci-bridge`.
+
+# An address, or a list of them. A socket is written "unix:/run/ci-bridge/http.sock".
+#listen = "127.0.0.1:8000"
+
+# Whether a token may come in the URL as ?token=, where proxies may record it:
+# "allow", "read-only" (not for starting and stopping) or "deny".
+#query_tokens = "allow"
+
+# The hashes of the tokens, see `ci-bridge token --help`.
+#tokens_file = "/etc/ci-bridge/tokens.toml"
+
+[jobs]
+# Units whose name starts like this may be started, stopped and read.
+# After a change run `ci-bridge init`, which writes the polkit rule again.
+prefixes = [{}]
+
+# How many instances of templates that were not seen before may be asked for in an hour.
+#instances_per_hour = 200
+
+[limits]
+# Connections open at once.
+#max_connections = 4096
+
+# How long a client may take to send the head of a request, and how long a connection may idle.
+#header_timeout = "10s"
+"#,
+        prefixes.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn the_defaults_it_shows_are_the_defaults() {
+        let prefixes = ["ci-test-", "nightly-"].map(|prefix| Prefix::parse(prefix).unwrap());
+        let text = starter(&prefixes);
+        let settings = Settings::parse(&text).unwrap();
+        assert_eq!(settings.jobs.policy.prefixes(), prefixes);
+
+        // A comment has a space after its `#`, a key has none.
+        let uncommented: String = text
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|key| !key.starts_with(' ')).unwrap_or(line))
+            .collect::<Vec<_>>()
+            .join("\n");
+        assert_ne!(uncommented, text);
+        assert_eq!(Settings::parse(&uncommented).unwrap(), settings);
+        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 7);
+    }
+}

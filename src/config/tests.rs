@@ -1,0 +1,142 @@
+use super::*;
+
+const SMALLEST: &str = "[jobs]\nprefixes = [\"ci-test-\"]\n";
+
+fn fault(text: &str) -> String {
+    Settings::parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn the_smallest_file_has_a_default_for_everything_else() {
+    let settings = Settings::parse(SMALLEST).unwrap();
+    assert_eq!(settings.listen, [Listen::Tcp("127.0.0.1:8000".parse().unwrap())]);
+    assert_eq!(settings.query_tokens, QueryTokens::Allow);
+    assert_eq!(settings.tokens_file, Path::new("/etc/ci-bridge/tokens.toml"));
+    assert_eq!(settings.jobs.policy.prefixes(), [Prefix::parse("ci-test-").unwrap()]);
+    assert_eq!(settings.jobs.instances_per_hour, 200);
+    assert_eq!(settings.limits.max_connections, 4096);
+    assert_eq!(settings.limits.header_timeout, Duration::from_secs(10));
+}
+
+#[test]
+fn every_key_is_read() {
+    let settings = Settings::parse(
+        r#"
+        listen = ["[::1]:8000", "unix:/run/ci-bridge/http.sock"]
+        query_tokens = "read-only"
+        tokens_file = "/etc/other/tokens.toml"
+
+        [jobs]
+        prefixes = ["ci-test-", "nightly-"]
+        instances_per_hour = 5
+
+        [limits]
+        max_connections = 100
+        header_timeout = "5s"
+        "#,
+    )
+    .unwrap();
+    let expected = Settings {
+        listen: vec![Listen::Tcp("[::1]:8000".parse().unwrap()), Listen::Unix("/run/ci-bridge/http.sock".into())],
+        query_tokens: QueryTokens::ReadOnly,
+        tokens_file: "/etc/other/tokens.toml".into(),
+        jobs: Jobs {
+            policy: Policy::new(vec![Prefix::parse("ci-test-").unwrap(), Prefix::parse("nightly-").unwrap()]),
+            instances_per_hour: 5,
+        },
+        limits: Limits { max_connections: 100, header_timeout: Duration::from_secs(5) },
+    };
+    assert_eq!(settings, expected);
+}
+
+#[test]
+fn one_address_needs_no_list_and_an_empty_list_leaves_systemds_sockets() {
+    let with = |listen: &str| Settings::parse(&format!("listen = {listen}\n{SMALLEST}")).unwrap().listen;
+    assert_eq!(with("\"unix:/run/a.sock\""), [Listen::Unix("/run/a.sock".into())]);
+    assert_eq!(with("[]"), []);
+}
+
+#[test]
+fn an_unknown_key_is_refused_and_the_nearest_right_one_named() {
+    for (text, expected) in [
+        ("[jobs]\nprefix = [\"ci-test-\"]\n", "line 2: unknown key `jobs.prefix`; did you mean `jobs.prefixes`?"),
+        ("prefixes = [\"ci-test-\"]\n", "line 1: unknown key `prefixes`; did you mean `jobs.prefixes`?"),
+        ("query_token = \"deny\"\n", "line 1: unknown key `query_token`; did you mean `query_tokens`?"),
+        ("[job]\nprefixes = [\"ci-test-\"]\n", "line 1: unknown key `job`; did you mean `jobs`?"),
+        (
+            "[limits]\nmax_conections = 1\n",
+            "line 2: unknown key `limits.max_conections`; did you mean `limits.max_connections`?",
+        ),
+        ("[limits.max]\n", "line 1: unknown key `limits.max`; did you mean `limits.max_connections`?"),
+        (
+            "[jobs]\nzzz = 1\n",
+            "line 2: unknown key `jobs.zzz`; the keys here are `jobs.instances_per_hour`, `jobs.prefixes`",
+        ),
+    ] {
+        assert_eq!(fault(text), expected);
+    }
+}
+
+#[test]
+fn a_wrong_value_is_named_with_its_line_and_its_remedy() {
+    for (text, expected) in [
+        ("listen = 8000", "line 1: `listen` must be a string in quotes, not of type integer"),
+        (
+            "listen = [\"127.0.0.1:8000\",\n\"localhost:1\"]",
+            "line 2: `listen[1]`: `localhost:1` is no address; \
+             write `127.0.0.1:8000`, `[::1]:8000` or `unix:/run/ci-bridge/http.sock`",
+        ),
+        ("listen = [\"[::1]:1\", \"[::1]:1\"]", "line 1: `listen[1]`: `[::1]:1` is there twice; remove one"),
+        ("query_tokens = \"no\"", "line 1: `query_tokens`: `no` is no choice; write `allow`, `read-only` or `deny`"),
+        ("tokens_file = \"tokens.toml\"", "line 1: `tokens_file`: `tokens.toml` must start with `/`"),
+        ("jobs = 1", "line 1: `jobs` must be a table, not of type integer"),
+        ("[jobs]\nprefixes = \"ci-test-\"", "line 2: `jobs.prefixes` must be a list in brackets, not of type string"),
+        ("[jobs]\ninstances_per_hour = 0", "line 2: `jobs.instances_per_hour`: 0 is out of range; choose 1 to 1000000"),
+        (
+            "[jobs]\ninstances_per_hour = -1",
+            "line 2: `jobs.instances_per_hour`: -1 is out of range; choose 1 to 1000000",
+        ),
+        (
+            "[limits]\nheader_timeout = \"10\"",
+            "line 2: `limits.header_timeout`: `10` is no length of time; write for example `10s`, `5m`, `12h` or `90d`",
+        ),
+        ("[limits]\nheader_timeout = \"1h\"", "line 2: `limits.header_timeout`: choose between `1s` and `10m`"),
+    ] {
+        assert_eq!(fault(text), expected);
+    }
+    assert!(
+        fault("[jobs]\nprefixes = [\"ci\"]").starts_with("line 2: `jobs.prefixes[0]`: the prefix `ci` is too short")
+    );
+}
+
+#[test]
+fn a_file_without_a_prefix_is_refused() {
+    for text in ["", "[jobs]\n", "[jobs]\nprefixes = []\n"] {
+        assert_eq!(fault(text), "no job is allowed; add a section `[jobs]` with `prefixes = [\"ci-test-\"]`");
+    }
+}
+
+#[test]
+fn invalid_toml_is_one_line_with_its_place() {
+    for text in
+        ["[jobs]\nprefixes = [\"ci-test-\"", "[jobs]\nprefixes = \"ci-test-", "[jobs]\n[jobs]\n", "a = 1\na = 2"]
+    {
+        let fault = fault(text);
+        assert!(fault.starts_with("line 2: this is not valid TOML: "), "{fault}");
+        assert_eq!(fault.lines().count(), 1, "{fault}");
+    }
+}
+
+#[test]
+fn a_missing_file_names_the_command_that_makes_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    let error = Settings::load(&path).unwrap_err().to_string();
+    assert!(error.ends_with("config.toml does not exist; make it with `ci-bridge init --prefix ci-test-`"), "{error}");
+    std::fs::write(&path, "[jobs]\nprefix = 1\n").unwrap();
+    let error = Settings::load(&path).unwrap_err().to_string();
+    assert!(
+        error.ends_with("config.toml, line 2: unknown key `jobs.prefix`; did you mean `jobs.prefixes`?"),
+        "{error}"
+    );
+}

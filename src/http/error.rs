@@ -1,0 +1,125 @@
+//! The one place that gives an error its status.
+
+use std::time::Duration;
+
+use axum::http::{HeaderValue, StatusCode};
+
+use super::jobs::RUN_ID;
+use super::problem::Problem;
+use super::shape;
+use crate::jobs;
+use crate::policy::{NameError, NotAllowed};
+use crate::systemd::{self, StartError};
+use crate::telemetry::Chain;
+
+/// A pause after which systemd, D-Bus or a start limit may have recovered.
+const MOMENT: Duration = Duration::from_secs(1);
+/// systemd's default for `StartLimitIntervalSec=` (`systemd-system.conf(5)`).
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+impl From<NameError> for Problem {
+    fn from(error: NameError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_job_name", error.to_string())
+    }
+}
+
+impl From<NotAllowed> for Problem {
+    fn from(_: NotAllowed) -> Self {
+        jobs::Error::NoSuchJob.into()
+    }
+}
+
+impl From<jobs::NotACursor> for Problem {
+    fn from(error: jobs::NotACursor) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_cursor", error.to_string())
+    }
+}
+
+impl From<jobs::Error> for Problem {
+    fn from(error: jobs::Error) -> Self {
+        use jobs::Error;
+        let detail = error.to_string();
+        match error {
+            Error::NoSuchJob => Self::new(
+                StatusCode::NOT_FOUND,
+                "no_such_job",
+                "there is no such job, or this token or this bridge does not allow it; GET /api/jobs lists those there \
+                 are",
+            ),
+            Error::NoSuchRun => Self::new(StatusCode::NOT_FOUND, "no_such_run", detail),
+            Error::Busy(run) => {
+                let member = serde_json::json!(shape::Run::of(&run));
+                let detail = format!("{detail}; wait for run {}, stop it, or join it with ?if_busy=join", run.id);
+                let problem = Self::new(StatusCode::CONFLICT, "busy", detail).with("run", member);
+                match HeaderValue::from_str(&run.id.to_string()) {
+                    Ok(id) => problem.header(RUN_ID, id),
+                    Err(_) => problem,
+                }
+            }
+            Error::TooManyInstances(pause) => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_instances", detail).retry_after(pause)
+            }
+            Error::Start(error) => error.into(),
+            Error::Systemd(error) => error.into(),
+            Error::Journal(ref cause) => {
+                log::error!("{}", Chain(cause));
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable", detail)
+            }
+            Error::Internal(ref cause) => internal(cause),
+        }
+    }
+}
+
+impl From<StartError> for Problem {
+    fn from(error: StartError) -> Self {
+        let conflict = |code| Self::new(StatusCode::CONFLICT, code, error.to_string());
+        match error {
+            StartError::NotFound => jobs::Error::NoSuchJob.into(),
+            StartError::Busy => conflict("busy"),
+            StartError::Alias => conflict("unit_alias"),
+            StartError::Masked => conflict("unit_masked"),
+            StartError::NotByHand => conflict("start_refused"),
+            StartError::Unsafe => conflict("unit_unsafe"),
+            StartError::Condition => conflict("condition_failed"),
+            StartError::Assertion => conflict("assertion_failed"),
+            StartError::Dependency => conflict("dependency_failed"),
+            StartError::Canceled => conflict("start_canceled"),
+            StartError::Broken(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unit_broken", error.to_string()),
+            StartError::Failed(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "start_failed", error.to_string()),
+            StartError::StartLimit => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, "start_limit_hit", error.to_string()).retry_after(START_LIMIT)
+            }
+            StartError::Systemd(error) => error.into(),
+        }
+    }
+}
+
+impl From<systemd::Error> for Problem {
+    fn from(error: systemd::Error) -> Self {
+        use systemd::Error;
+        let unavailable =
+            |code| Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string()).retry_after(MOMENT);
+        match error {
+            Error::Unreachable(_) => unavailable("systemd_unreachable"),
+            Error::ShuttingDown => unavailable("shutting_down"),
+            Error::NotAuthorized(ref cause) => {
+                log::error!("systemd refused the bridge: {}", Chain(cause));
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_authorized", error.to_string())
+            }
+            Error::NoSuchUnit => jobs::Error::NoSuchJob.into(),
+            Error::Masked => StartError::Masked.into(),
+            Error::NotByHand(_) => Self::new(StatusCode::CONFLICT, "start_refused", error.to_string()),
+            Error::Broken(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unit_broken", error.to_string()),
+            Error::Conflict(_) => {
+                Self::new(StatusCode::CONFLICT, "systemd_job_conflict", error.to_string()).retry_after(MOMENT)
+            }
+            Error::Protocol(ref cause) => internal(cause),
+        }
+    }
+}
+
+/// What went wrong inside stays inside; the log has it.
+fn internal(cause: &(dyn std::error::Error + 'static)) -> Problem {
+    log::error!("{}", Chain(cause));
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the bridge failed; its own log has the reason")
+}

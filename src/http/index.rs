@@ -1,0 +1,46 @@
+//! What there is, for somebody with curl; and whether the bridge lives and is ready.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::AppState;
+use super::problem::Problem;
+
+/// `GET /`
+pub(super) async fn show_index() -> Json<Value> {
+    let endpoint = |method: &str, path: &str, access: &str, does: &str, params: &[&str]| json!({ "method": method, "path": path, "access": access, "does": does, "parameters": params });
+    let log = ["instance", "run", "lines", "format=json|text|ndjson", "raw=true"];
+    let with = |extra: &[&'static str]| [log.as_slice(), extra].concat();
+    Json(json!({
+        "name": "ci-bridge",
+        "version": env!("CARGO_PKG_VERSION"),
+        "authentication": "Authorization: Bearer TOKEN",
+        "endpoints": [
+            endpoint("POST", "/api/job/{job}", "rw", "start a job", &["instance", "if_busy=reject|join"]),
+            endpoint("POST", "/api/job/{job}/stop", "rw", "stop a job", &["instance"]),
+            endpoint("GET", "/api/job/{job}/state", "ro", "state and verdict", &["instance", "run", "wait=SECONDS"]),
+            endpoint("GET", "/api/job/{job}/tail", "ro", "newest lines, or those after a cursor", &with(&["cursor"])),
+            endpoint("GET", "/api/job/{job}/logs", "ro", "the log of a run", &with(&["order=asc|desc"])),
+            endpoint("GET", "/api/jobs", "ro", "the jobs that there are", &[]),
+            endpoint("GET", "/healthz", "none", "whether the process lives", &[]),
+            endpoint("GET", "/readyz", "none", "whether it can do its work, or why not", &[]),
+        ],
+    }))
+}
+
+/// `GET /healthz`
+pub(super) async fn show_health() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}
+
+/// `GET /readyz`
+pub(super) async fn show_readiness(State(state): State<AppState>) -> Result<Json<Value>, Problem> {
+    let reasons = state.jobs.obstacles().await;
+    if reasons.is_empty() {
+        return Ok(Json(json!({ "status": "ready" })));
+    }
+    let detail = reasons.join("; ");
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail).with("reasons", json!(reasons)))
+}

@@ -1,0 +1,82 @@
+//! The API over HTTP: routes, who may call, and the form of answers and errors.
+//!
+//! Only this folder knows status codes. It knows nothing of D-Bus, of journal files or of SQL.
+
+mod authenticate;
+mod edge;
+mod error;
+mod index;
+mod jobs;
+mod logs;
+mod params;
+mod problem;
+pub mod serve;
+mod shape;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{get, post};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+
+use self::authenticate::Gate;
+use self::problem::Problem;
+use crate::auth::Keyring;
+use crate::config::QueryTokens;
+use crate::jobs::Jobs;
+use crate::policy::{NameError, Policy};
+
+/// The largest body of a request. No endpoint takes one of any size yet; what is larger is no mistake but an attack.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// What the handlers work with.
+#[derive(Clone)]
+struct AppState {
+    policy: Arc<Policy>,
+    jobs: Jobs,
+}
+
+/// The whole API.
+///
+/// `keyring` is read anew for each request, so tokens may change while the bridge runs.
+pub fn router(policy: Policy, jobs: Jobs, keyring: Arc<ArcSwap<Keyring>>, query_tokens: QueryTokens) -> Router {
+    let policy = Arc::new(policy);
+    let state = AppState { policy: policy.clone(), jobs };
+    let gate = Gate { keyring, query_tokens };
+    let api = Router::new()
+        .route("/job/{job}", post(jobs::start_job))
+        .route("/job/{job}/state", get(jobs::show_state))
+        .route("/job/{job}/tail", get(logs::show_tail))
+        .route("/job/{job}/logs", get(logs::show_logs))
+        .route("/job/{job}/stop", post(jobs::stop_job))
+        .route("/jobs", get(jobs::list_jobs))
+        .fallback(unknown_api_path)
+        // Also before the fallback: without a token nothing is told, not even what there is not.
+        .layer(from_fn_with_state(gate, authenticate::require_token));
+    Router::new()
+        .nest("/api", api)
+        .route("/", get(index::show_index))
+        .route("/healthz", get(index::show_health))
+        .route("/readyz", get(index::show_readiness))
+        .with_state(state)
+        .layer(RequestBodyLimitLayer::new(BODY_LIMIT))
+        .layer(CatchPanicLayer::custom(edge::panicked))
+        // Outside of the two above, whose errors it gives a body, and of all that could see a token in the URI.
+        .layer(from_fn_with_state(policy, edge::pass))
+}
+
+/// A path below `/api` that no route takes; an empty job name is told which rule it broke.
+async fn unknown_api_path(request: Request) -> Problem {
+    let path = request.uri().path();
+    match path.strip_prefix("/job/") {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => NameError::Empty.into(),
+        _ => {
+            Problem::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path; GET / lists what there is")
+        }
+    }
+}

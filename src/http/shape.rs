@@ -1,0 +1,179 @@
+//! The JSON of the API.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::jobs::{Cursor, Ended, Entry, InvocationId, JobState, ListedJob, MainExit, RunId, Source};
+
+/// Names of the signals that end processes, by number (`signal(7)`, all architectures that systemd's own builds use).
+const SIGNALS: [(i32, &str); 15] = [
+    (1, "SIGHUP"),
+    (2, "SIGINT"),
+    (3, "SIGQUIT"),
+    (4, "SIGILL"),
+    (5, "SIGTRAP"),
+    (6, "SIGABRT"),
+    (7, "SIGBUS"),
+    (8, "SIGFPE"),
+    (9, "SIGKILL"),
+    (11, "SIGSEGV"),
+    (13, "SIGPIPE"),
+    (14, "SIGALRM"),
+    (15, "SIGTERM"),
+    (24, "SIGXCPU"),
+    (31, "SIGSYS"),
+];
+
+fn signal_name(number: i32) -> Cow<'static, str> {
+    let known = SIGNALS.iter().find(|(known, _)| *known == number);
+    known.map_or_else(|| Cow::Owned(number.to_string()), |(_, name)| Cow::Borrowed(*name))
+}
+
+/// Where a run's log begins, for a caller who follows it with `/tail?cursor=`; `None` while it is queued.
+pub(super) fn beginning(run: &crate::jobs::Run) -> Option<String> {
+    Some(Cursor { invocation: run.invocation?, after: None }.encode(&run.job))
+}
+
+/// Times are RFC 3339 in UTC, with microseconds where there are any.
+#[derive(Serialize)]
+struct Verdict<'a> {
+    result: Option<&'a str>,
+    exit_code: Option<u8>,
+    signal: Option<Cow<'static, str>>,
+    finished_at: Option<Timestamp>,
+}
+
+impl<'a> Verdict<'a> {
+    fn of(ended: Option<&'a Ended>) -> Self {
+        let exit = ended.and_then(|ended| ended.exit);
+        Self {
+            result: ended.map(|ended| ended.result.as_str()),
+            exit_code: exit.and_then(|exit| match exit {
+                MainExit::Code(code) => Some(code),
+                MainExit::Signal(_) => None,
+            }),
+            signal: exit.and_then(|exit| match exit {
+                MainExit::Code(_) => None,
+                MainExit::Signal(number) => Some(signal_name(number)),
+            }),
+            finished_at: ended.and_then(|ended| ended.at),
+        }
+    }
+}
+
+/// A run.
+#[derive(Serialize)]
+pub(super) struct Run<'a> {
+    id: RunId,
+    job: &'a str,
+    state: &'static str,
+    started_at: Option<Timestamp>,
+    invocation_id: Option<InvocationId>,
+    #[serde(flatten)]
+    verdict: Verdict<'a>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn of(run: &'a crate::jobs::Run) -> Self {
+        Self {
+            id: run.id,
+            job: run.job.name().as_str(),
+            state: run.phase_word(),
+            started_at: run.started,
+            invocation_id: run.invocation,
+            verdict: Verdict::of(run.ended()),
+        }
+    }
+}
+
+/// The state of a job.
+#[derive(Serialize)]
+pub(super) struct Standing<'a> {
+    job: &'a str,
+    state: &'static str,
+    sub_state: &'a str,
+    started_at: Option<Timestamp>,
+    run: Option<RunId>,
+    run_state: Option<&'static str>,
+    invocation_id: Option<InvocationId>,
+    cursor: Option<String>,
+    #[serde(flatten)]
+    verdict: Verdict<'a>,
+}
+
+impl<'a> Standing<'a> {
+    pub(super) fn of(job: &'a str, state: &'a JobState) -> Self {
+        let run = state.run.as_deref();
+        Self {
+            job,
+            state: state.unit.active.as_str(),
+            sub_state: &state.unit.sub,
+            started_at: run.and_then(|run| run.started),
+            run: run.map(|run| run.id),
+            run_state: run.map(crate::jobs::Run::phase_word),
+            invocation_id: run.and_then(|run| run.invocation),
+            cursor: run.and_then(beginning),
+            verdict: Verdict::of(run.and_then(crate::jobs::Run::ended)),
+        }
+    }
+}
+
+/// A job in the list.
+#[derive(Serialize)]
+pub(super) struct Listed<'a> {
+    job: &'a str,
+    description: Option<&'a str>,
+    template: bool,
+    state: Option<&'static str>,
+}
+
+impl<'a> Listed<'a> {
+    pub(super) fn of(job: &'a ListedJob) -> Self {
+        let template = job.name.is_template();
+        let state = job.state.as_ref().map_or("inactive", |state| state.active.as_str());
+        Self {
+            job: job.name.as_str(),
+            description: job.description.as_deref(),
+            template,
+            state: (!template).then_some(state),
+        }
+    }
+}
+
+/// An entry of a log.
+///
+/// `message` has U+FFFD where the bytes are no UTF-8; then `message_base64` has the bytes as they were.
+#[derive(Serialize)]
+pub(super) struct Line<'a> {
+    cursor: &'a str,
+    time: Option<Timestamp>,
+    priority: Option<u8>,
+    source: &'static str,
+    message: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_base64: Option<String>,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn of(entry: &'a Entry, cursor: &'a str) -> Self {
+        let message = String::from_utf8_lossy(&entry.message);
+        // Only text with a replacement is a copy.
+        let changed = matches!(message, Cow::Owned(_));
+        Self {
+            cursor,
+            time: i64::try_from(entry.realtime_usec()).ok().and_then(|usec| Timestamp::from_microsecond(usec).ok()),
+            priority: entry.priority,
+            source: match entry.source {
+                Source::Job => "job",
+                Source::Systemd => "systemd",
+                Source::Other => "system",
+            },
+            message,
+            message_base64: changed.then(|| BASE64_STANDARD.encode(&entry.message)),
+        }
+    }
+}

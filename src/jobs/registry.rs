@@ -1,0 +1,579 @@
+//! The runs that the bridge knows, in memory.
+//!
+//! Fed by systemd's changes, in order. Bounded: the oldest ended runs make room; the journal still has them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::run::{Ended, Phase, Run, RunId, RunResult, Running, verdict};
+use crate::invocation::InvocationId;
+use crate::policy::{AllowedJob, JobName, Policy};
+use crate::systemd::{ActiveState, UnitState};
+
+/// Runs that are kept in memory.
+const KNOWN_RUNS: usize = 10_000;
+
+/// A run and what wakes its waiters.
+#[derive(Clone)]
+pub(super) struct Record {
+    run: Arc<watch::Sender<Arc<Run>>>,
+    /// What is known of its log after its end.
+    pub(super) settled: Arc<tokio::sync::Mutex<Settled>>,
+    /// Whether the bridge came to know of it only after its end. systemd's result does not tell then whether somebody
+    /// stopped it.
+    hearsay: Arc<AtomicBool>,
+}
+
+/// Whether the log of a run that has ended is whole.
+#[derive(Debug, Default)]
+pub(super) enum Settled {
+    /// Nobody has asked yet.
+    #[default]
+    Unasked,
+    /// It is.
+    Whole,
+    /// It could not be told at this time.
+    Unknown(Instant),
+}
+
+impl Record {
+    fn new(run: Run) -> Self {
+        Self { run: Arc::new(watch::Sender::new(Arc::new(run))), settled: Arc::default(), hearsay: Arc::default() }
+    }
+
+    pub(super) fn run(&self) -> Arc<Run> {
+        self.run.borrow().clone()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<Run>> {
+        self.run.subscribe()
+    }
+
+    /// Ends a queued run that systemd did not come to run.
+    pub(super) fn never_ran(&self, reason: &str) {
+        let result = RunResult::Failed(reason.to_owned());
+        self.change(|run| {
+            if run.phase == Phase::Queued {
+                run.phase = Phase::Ended(Ended { at: None, result, exit: None });
+            }
+        });
+    }
+
+    pub(super) fn is_hearsay(&self) -> bool {
+        self.hearsay.load(Ordering::Relaxed)
+    }
+
+    /// Completes what only the journal knows of a run's end.
+    pub(super) fn complete_end(&self, ended: Ended) {
+        let hearsay = self.hearsay.swap(false, Ordering::Relaxed);
+        self.change(|run| match &mut run.phase {
+            Phase::Ended(known) if known.result == RunResult::Unknown => *known = ended,
+            Phase::Ended(known) if hearsay && ended.result == RunResult::Stopped => known.result = RunResult::Stopped,
+            _ => {}
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Run)) {
+        self.run.send_if_modified(|run| {
+            let mut changed = Run::clone(run);
+            change(&mut changed);
+            let different = changed != **run;
+            if different {
+                *run = Arc::new(changed);
+            }
+            different
+        });
+    }
+}
+
+/// A run that is about to be asked for, and the job's newest run until then.
+pub(super) struct Begun {
+    pub(super) record: Record,
+    pub(super) before: Option<Record>,
+}
+
+/// What the bridge knows of the newest run of a job.
+#[derive(Clone)]
+pub(super) enum Latest {
+    /// This one.
+    Run(Record),
+    /// There is none: the journal has been asked.
+    None,
+    /// The bridge has seen none; the journal may know one.
+    Unseen,
+}
+
+#[derive(Default)]
+struct Runs {
+    by_id: HashMap<RunId, Record>,
+    by_invocation: HashMap<InvocationId, RunId>,
+    latest: HashMap<String, Option<RunId>>,
+    order: VecDeque<RunId>,
+}
+
+/// All known runs.
+pub(super) struct Registry {
+    policy: Policy,
+    runs: Mutex<Runs>,
+}
+
+impl Registry {
+    pub(super) fn new(policy: Policy) -> Self {
+        Self { policy, runs: Mutex::default() }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Runs> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, id: RunId) -> Option<Record> {
+        self.lock().by_id.get(&id).cloned()
+    }
+
+    pub(super) fn by_invocation(&self, job: &AllowedJob, invocation: InvocationId) -> Option<Record> {
+        let runs = self.lock();
+        let record = runs.by_id.get(runs.by_invocation.get(&invocation)?)?;
+        (record.run().job == *job).then(|| record.clone())
+    }
+
+    pub(super) fn latest(&self, job: &AllowedJob) -> Latest {
+        let runs = self.lock();
+        match runs.latest.get(job.unit()) {
+            None => Latest::Unseen,
+            Some(None) => Latest::None,
+            Some(Some(id)) => runs.by_id.get(id).map_or(Latest::Unseen, |record| Latest::Run(record.clone())),
+        }
+    }
+
+    /// Registers a run that is about to be asked for.
+    ///
+    /// # Errors
+    /// The run that is queued or running, if there is one: of parallel starts exactly one passes here.
+    pub(super) fn begin(&self, job: &AllowedJob) -> Result<Begun, Record> {
+        let mut runs = self.lock();
+        let before = runs.latest_of(job.unit()).cloned();
+        if let Some(active) = before.as_ref().filter(|record| record.run().ended().is_none()) {
+            return Err(active.clone());
+        }
+        let run =
+            Run { id: RunId::generate(), job: job.clone(), invocation: None, started: None, phase: Phase::Queued };
+        Ok(Begun { record: runs.insert(run, true), before })
+    }
+
+    /// Takes back a run that never began; the job's newest run is again the one before.
+    ///
+    /// A run that somebody else began in the meantime, which is then what `begun` stands for, stays.
+    pub(super) fn abandon(&self, begun: &Begun) {
+        let mut runs = self.lock();
+        let run = begun.record.run();
+        if run.phase != Phase::Queued {
+            return;
+        }
+        runs.by_id.remove(&run.id);
+        if runs.latest.get(run.job.unit()) != Some(&Some(run.id)) {
+            return;
+        }
+        let unit = run.job.unit().to_owned();
+        match &begun.before {
+            Some(before) => drop(runs.latest.insert(unit, Some(before.run().id))),
+            None => drop(runs.latest.remove(&unit)),
+        }
+    }
+
+    /// Adds a run that was found in the journal; `None` notes that there is none.
+    pub(super) fn found(&self, job: &AllowedJob, run: Option<Run>, is_latest: bool) -> Option<Record> {
+        let mut runs = self.lock();
+        let Some(run) = run else {
+            // Noted only where no run has come up meanwhile; the notes are bounded as the runs are.
+            if is_latest && runs.latest.len() < KNOWN_RUNS {
+                runs.latest.entry(job.unit().to_owned()).or_insert(None);
+            }
+            return None;
+        };
+        if let Some(known) = run.invocation.and_then(|id| runs.by_invocation.get(&id)).and_then(|id| runs.by_id.get(id))
+        {
+            return Some(known.clone());
+        }
+        let is_latest = is_latest && !matches!(runs.latest.get(job.unit()), Some(Some(_)));
+        Some(runs.insert(run, is_latest))
+    }
+
+    /// Takes a change of a unit.
+    pub(super) fn observe(&self, unit: &str, before: &UnitState, after: &UnitState) {
+        let Some(job) = JobName::from_unit(unit).ok().and_then(|name| self.policy.admit(&name).ok()) else { return };
+        let mut runs = self.lock();
+        let record = match after.invocation {
+            Some(invocation) => {
+                let known = runs.by_invocation.get(&invocation).and_then(|id| runs.by_id.get(id)).cloned();
+                known.unwrap_or_else(|| {
+                    let record = runs.begin_observed(job, invocation, before, after);
+                    record.hearsay.store(!before.in_memory && !after.active.is_running(), Ordering::Relaxed);
+                    record
+                })
+            }
+            // systemd drops the id together with the unit; what ran of it has ended.
+            None => match runs.latest_of(unit) {
+                Some(record) if matches!(record.run().phase, Phase::Running(_)) => record.clone(),
+                _ => return,
+            },
+        };
+        record.change(|run| advance(run, after));
+    }
+}
+
+impl Runs {
+    fn latest_of(&self, unit: &str) -> Option<&Record> {
+        self.by_id.get(self.latest.get(unit)?.as_ref()?)
+    }
+
+    fn insert(&mut self, run: Run, is_latest: bool) -> Record {
+        let id = run.id;
+        if let Some(invocation) = run.invocation {
+            self.by_invocation.insert(invocation, id);
+        }
+        if is_latest {
+            self.latest.insert(run.job.unit().to_owned(), Some(id));
+        }
+        let record = Record::new(run);
+        self.by_id.insert(id, record.clone());
+        self.order.push_back(id);
+        self.make_room();
+        record
+    }
+
+    /// A unit has a new invocation: the run that was asked for, or one that somebody else started.
+    fn begin_observed(
+        &mut self,
+        job: AllowedJob,
+        invocation: InvocationId,
+        before: &UnitState,
+        after: &UnitState,
+    ) -> Record {
+        let phase = Phase::Running(Running { before: left_before(before, after), stopping: false });
+        let latest = self.latest_of(job.unit()).cloned();
+        if let Some(record) = latest {
+            let run = record.run();
+            match run.phase {
+                Phase::Queued => {
+                    record.change(|run| {
+                        run.invocation = Some(invocation);
+                        run.phase = phase;
+                    });
+                    self.by_invocation.insert(invocation, run.id);
+                    return record;
+                }
+                // Its end was not seen. What systemd says of a result now is of the new run, unless it knows an exit too.
+                Phase::Running(running) => record.change(|run| {
+                    let known = before.main_exit.is_some();
+                    let result = if known { verdict(before, running.stopping) } else { RunResult::Unknown };
+                    let at = before.ended.filter(|_| known);
+                    run.phase = Phase::Ended(Ended { at, result, exit: before.main_exit });
+                }),
+                Phase::Ended(_) => {}
+            }
+        }
+        let run = Run { id: RunId::of_invocation(invocation), job, invocation: Some(invocation), started: None, phase };
+        self.insert(run, true)
+    }
+
+    /// Forgets the oldest ended runs that are not the newest of their job.
+    fn make_room(&mut self) {
+        let surplus = self.order.len().saturating_sub(KNOWN_RUNS);
+        for _ in 0..surplus {
+            let Some(id) = self.order.pop_front() else { return };
+            let Some(run) = self.by_id.get(&id).map(Record::run) else { continue };
+            if run.ended().is_none() {
+                self.order.push_back(id);
+                continue;
+            }
+            self.by_id.remove(&id);
+            if let Some(invocation) = run.invocation {
+                self.by_invocation.remove(&invocation);
+            }
+            if self.latest.get(run.job.unit()) == Some(&Some(id)) {
+                self.latest.remove(run.job.unit());
+            }
+        }
+    }
+}
+
+/// When the unit had last left `inactive` before the run that `after` names for the first time; until that changes, the
+/// run has not begun, as far as systemd has told.
+///
+/// systemd names a run while its unit is inactive still, has a systemd job, and has its result wiped. A run that is over
+/// when it is named, on the other hand, is told of all at once.
+fn left_before(before: &UnitState, after: &UnitState) -> Option<Timestamp> {
+    let wiped = after.has_job && after.result == "success" && after.main_exit.is_none();
+    match (before.active.is_running(), after.active.is_running()) {
+        // A unit that systemd restarts by itself counts as active in between, and since systemd 254 it does not become
+        // inactive again for its next run.
+        (true, true) => None,
+        (_, false) if wiped => after.started,
+        _ => before.started,
+    }
+}
+
+/// Moves a run on to what its unit's state says.
+fn advance(run: &mut Run, state: &UnitState) {
+    let missed = matches!(&run.phase, Phase::Ended(ended) if ended.result == RunResult::Unknown);
+    if missed && state.in_memory {
+        // It was out of sight, not over.
+        run.phase = Phase::Running(Running { before: None, stopping: false });
+    }
+    let Phase::Running(running) = &mut run.phase else { return };
+    // Between its runs, systemd calls a unit that it restarts by itself `activating`. It tells the result of the old run
+    // then, until the new one begins.
+    let between = state.sub.starts_with("auto-restart") && (state.main_exit.is_some() || state.result != "success");
+    if state.started != running.before && !between {
+        run.started = state.started;
+    }
+    if state.active.is_running() && !between {
+        // After the main process has ended by itself, what systemd stops are its leftovers.
+        running.stopping |= state.active == ActiveState::Deactivating && state.main_exit.is_none();
+        return;
+    }
+    let ended = if state.in_memory {
+        if run.started.is_none() && state.has_job {
+            return;
+        }
+        Ended { at: state.ended, result: verdict(state, running.stopping), exit: state.main_exit }
+    } else {
+        Ended { at: None, result: RunResult::Unknown, exit: None }
+    };
+    run.phase = Phase::Ended(ended);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invocation::MainExit;
+    use crate::policy::Prefix;
+
+    const UNIT: &str = "ci-test-a.service";
+
+    fn registry() -> (Registry, AllowedJob) {
+        let policy = Policy::new(vec![Prefix::parse("ci-test-").unwrap()]);
+        let job = policy.admit(&JobName::parse("ci-test-a").unwrap()).unwrap();
+        (Registry::new(policy), job)
+    }
+
+    fn begin(registry: &Registry, job: &AllowedJob) -> Begun {
+        registry.begin(job).map_err(|_| "busy").unwrap()
+    }
+
+    fn state(active: ActiveState, invocation: u8) -> UnitState {
+        UnitState {
+            in_memory: true,
+            active,
+            invocation: InvocationId::from_bytes(&[invocation; 16]),
+            started: Timestamp::from_second(i64::from(invocation)).ok(),
+            ..UnitState::unknown(UNIT)
+        }
+    }
+
+    fn feed(registry: &Registry, states: &[UnitState]) {
+        let mut before = UnitState::unknown(UNIT);
+        for after in states {
+            registry.observe(UNIT, &before, after);
+            before = after.clone();
+        }
+    }
+
+    fn latest(registry: &Registry, job: &AllowedJob) -> Arc<Run> {
+        match registry.latest(job) {
+            Latest::Run(record) => record.run(),
+            Latest::None | Latest::Unseen => panic!("no run"),
+        }
+    }
+
+    fn result(run: &Run) -> &str {
+        run.ended().unwrap().result.as_str()
+    }
+
+    #[test]
+    fn of_two_starts_one_is_told_of_the_other() {
+        let (registry, job) = registry();
+        let first = begin(&registry, &job).record;
+        let busy = registry.begin(&job).map(|_| ()).unwrap_err();
+        assert_eq!(busy.run().id, first.run().id);
+    }
+
+    #[test]
+    fn a_requested_run_keeps_its_id_through_its_life() {
+        let (registry, job) = registry();
+        let record = begin(&registry, &job).record;
+        let ended = UnitState { main_exit: Some(MainExit::Code(0)), ..state(ActiveState::Inactive, 7) };
+        feed(&registry, &[state(ActiveState::Activating, 7), ended]);
+        let run = latest(&registry, &job);
+        assert_eq!(run.id, record.run().id);
+        assert_eq!(run.invocation, InvocationId::from_bytes(&[7; 16]));
+        assert_eq!(result(&run), "success");
+        assert!(registry.begin(&job).is_ok());
+    }
+
+    #[test]
+    fn a_run_that_somebody_else_started_is_known_by_its_invocation() {
+        let (registry, job) = registry();
+        feed(&registry, &[state(ActiveState::Activating, 9)]);
+        let run = latest(&registry, &job);
+        assert_eq!(run.id.as_invocation(), run.invocation);
+        assert!(registry.begin(&job).is_err());
+    }
+
+    #[test]
+    fn a_run_that_is_named_before_its_unit_leaves_inactive_has_not_ended() {
+        let failed = UnitState { main_exit: Some(MainExit::Code(3)), ..state(ActiveState::Failed, 7) };
+        let failed = UnitState { result: "exit-code".to_owned(), ..failed };
+        let unwiped = UnitState { invocation: InvocationId::from_bytes(&[8; 16]), has_job: true, ..failed.clone() };
+        let wiped = UnitState { result: "success".to_owned(), main_exit: None, ..unwiped.clone() };
+        // As before an automatic restart that was not seen.
+        let late = UnitState { started: Timestamp::from_second(70).ok(), ..wiped.clone() };
+        for named in [unwiped, wiped, late] {
+            let (registry, job) = registry();
+            feed(&registry, &[state(ActiveState::Activating, 7), failed.clone(), named.clone()]);
+            assert!(matches!(latest(&registry, &job).phase, Phase::Running(_)), "{named:?}");
+            let begun = UnitState { started: Timestamp::from_second(80).ok(), ..state(ActiveState::Activating, 8) };
+            let done = UnitState { active: ActiveState::Inactive, main_exit: Some(MainExit::Code(0)), ..begun.clone() };
+            registry.observe(UNIT, &named, &begun);
+            registry.observe(UNIT, &begun, &done);
+            assert_eq!(result(&latest(&registry, &job)), "success");
+            assert_eq!(latest(&registry, &job).started, begun.started);
+        }
+    }
+
+    #[test]
+    fn a_run_whose_unit_never_left_inactive_ends_with_its_systemd_job() {
+        let (registry, job) = registry();
+        let before = UnitState { main_exit: Some(MainExit::Code(0)), ..state(ActiveState::Inactive, 7) };
+        let failed = UnitState {
+            invocation: InvocationId::from_bytes(&[8; 16]),
+            main_exit: None,
+            result: "resources".to_owned(),
+            has_job: true,
+            active: ActiveState::Failed,
+            ..before.clone()
+        };
+        let over = UnitState { has_job: false, ..failed.clone() };
+        feed(&registry, &[state(ActiveState::Activating, 7), before, failed, over]);
+        assert_eq!(result(&latest(&registry, &job)), "resources");
+    }
+
+    #[test]
+    fn a_stopped_run_is_no_success_and_no_failure() {
+        let (registry, job) = registry();
+        let killed = UnitState { main_exit: Some(MainExit::Signal(15)), ..state(ActiveState::Failed, 7) };
+        let killed = UnitState { result: "signal".to_owned(), ..killed };
+        feed(&registry, &[state(ActiveState::Activating, 7), state(ActiveState::Deactivating, 7), killed]);
+        assert_eq!(result(&latest(&registry, &job)), "stopped");
+    }
+
+    #[test]
+    fn leftovers_that_systemd_stops_do_not_spoil_a_success() {
+        let (registry, job) = registry();
+        let done = Some(MainExit::Code(0));
+        let leftovers = UnitState { main_exit: done, ..state(ActiveState::Deactivating, 7) };
+        let ended = UnitState { main_exit: done, ..state(ActiveState::Inactive, 7) };
+        feed(&registry, &[state(ActiveState::Activating, 7), leftovers, ended]);
+        assert_eq!(result(&latest(&registry, &job)), "success");
+    }
+
+    #[test]
+    fn a_timeout_stays_a_timeout_though_systemd_stopped_the_job() {
+        let (registry, job) = registry();
+        let timeout = |active| UnitState { result: "timeout".to_owned(), ..state(active, 7) };
+        let states = [
+            state(ActiveState::Activating, 7),
+            timeout(ActiveState::Deactivating),
+            UnitState { main_exit: Some(MainExit::Signal(15)), ..timeout(ActiveState::Failed) },
+        ];
+        feed(&registry, &states);
+        assert_eq!(result(&latest(&registry, &job)), "timeout");
+    }
+
+    #[test]
+    fn an_automatic_restart_ends_one_run_and_begins_another() {
+        let (registry, job) = registry();
+        let left = |second: i64| Timestamp::from_second(second).ok();
+        let running = state(ActiveState::Active, 7);
+        let exited =
+            UnitState { result: "exit-code".to_owned(), main_exit: Some(MainExit::Code(3)), ..running.clone() };
+        let between = UnitState {
+            active: ActiveState::Activating,
+            sub: "auto-restart".to_owned(),
+            started: left(8),
+            ended: left(8),
+            ..exited.clone()
+        };
+        // systemd tells first what belongs to the service, then the rest; so also of the next run.
+        let reset = UnitState { result: "success".to_owned(), main_exit: None, ..between.clone() };
+        let again = UnitState { invocation: InvocationId::from_bytes(&[8; 16]), ..reset.clone() };
+        let begun = UnitState { active: ActiveState::Active, sub: "running".to_owned(), ..again.clone() };
+        let done = UnitState { main_exit: Some(MainExit::Code(0)), ..begun.clone() };
+        let over = UnitState { active: ActiveState::Inactive, sub: "dead".to_owned(), ended: left(9), ..done.clone() };
+        feed(&registry, &[running, exited, between, reset, again, begun]);
+        let first = registry.get(RunId::of_invocation(InvocationId::from_bytes(&[7; 16]).unwrap())).unwrap().run();
+        assert_eq!(result(&first), "exit-code");
+        assert_eq!((first.started, first.ended().unwrap().at), (left(7), left(8)));
+        assert!(matches!(latest(&registry, &job).phase, Phase::Running(_)));
+        registry.observe(UNIT, &done, &over);
+        assert_eq!(result(&latest(&registry, &job)), "success");
+    }
+
+    #[test]
+    fn a_run_whose_end_was_not_seen_is_no_success() {
+        let (registry, _job) = registry();
+        feed(&registry, &[state(ActiveState::Active, 7), state(ActiveState::Active, 8)]);
+        let first = registry.get(RunId::of_invocation(InvocationId::from_bytes(&[7; 16]).unwrap())).unwrap().run();
+        assert_eq!(result(&first), "unknown");
+    }
+
+    #[test]
+    fn a_run_that_somebody_else_began_is_not_taken_back() {
+        let (registry, job) = registry();
+        let begun = begin(&registry, &job);
+        feed(&registry, &[state(ActiveState::Activating, 7)]);
+        registry.abandon(&begun);
+        assert_eq!(latest(&registry, &job).id, begun.record.run().id);
+        feed(&registry, &[state(ActiveState::Activating, 7), state(ActiveState::Inactive, 7)]);
+        assert_eq!(result(&latest(&registry, &job)), "success");
+    }
+
+    #[test]
+    fn a_unit_that_vanished_leaves_an_unknown_verdict_for_the_journal_to_tell() {
+        let (registry, job) = registry();
+        let gone = UnitState { in_memory: false, invocation: None, ..state(ActiveState::Inactive, 7) };
+        feed(&registry, &[state(ActiveState::Active, 7), gone]);
+        assert_eq!(result(&latest(&registry, &job)), "unknown");
+    }
+
+    #[test]
+    fn a_run_that_was_out_of_sight_goes_on() {
+        let (registry, job) = registry();
+        let gone = UnitState { in_memory: false, ..state(ActiveState::Inactive, 7) };
+        feed(&registry, &[state(ActiveState::Active, 7), gone, state(ActiveState::Active, 7)]);
+        assert!(matches!(latest(&registry, &job).phase, Phase::Running(_)));
+    }
+
+    #[test]
+    fn a_run_that_never_began_gives_way_to_the_one_before() {
+        let (registry, job) = registry();
+        feed(&registry, &[state(ActiveState::Active, 7), state(ActiveState::Inactive, 7)]);
+        let before = latest(&registry, &job).id;
+        registry.abandon(&begin(&registry, &job));
+        assert_eq!(latest(&registry, &job).id, before);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let (registry, job) = registry();
+        for _ in 0..KNOWN_RUNS + 10 {
+            begin(&registry, &job).record.never_ran("dependency");
+        }
+        assert_eq!(registry.lock().by_id.len(), KNOWN_RUNS);
+    }
+}

@@ -1,0 +1,17 @@
+//! Tests on a real systemd, journald, D-Bus and polkit.
+//!
+//! They boot beds, which need root, so they are ignored unless asked for: `make test` asks for them where they can run.
+
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "what a test can't do without ends it")]
+
+mod boot;
+mod bridge;
+mod faults;
+mod logs;
+mod machine;
+mod main_job;
+mod operator;
+mod package;
+mod starts;
+mod units;
+mod workflow;

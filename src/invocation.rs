@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
+
 /// The id of one start of a unit: 128 bits, shown as 32 lower-case hexadecimal digits.
 ///
 /// Source: `systemd.exec(5)`, `$INVOCATION_ID`.
@@ -49,6 +51,12 @@ impl FromStr for InvocationId {
         }
         let id = u128::from_str_radix(text, 16).map_err(|_| NotAnInvocationId)?;
         Self::from_bytes(&id.to_be_bytes()).ok_or(NotAnInvocationId)
+    }
+}
+
+impl Serialize for InvocationId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

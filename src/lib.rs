@@ -12,8 +12,8 @@
 //!
 //! * Pure: [`policy`] says which units may be touched, [`auth`] who asks, [`config`] what the administrator decided,
 //!   [`invocation`] what one start of a unit is called, [`setup`] what is put into the system.
-//! * Adapters: [`systemd`] talks to PID 1 and mirrors the states of units, [`journal`] reads what they wrote. Neither knows
-//!   of the other.
+//! * Adapters: [`systemd`] talks to PID 1 and mirrors the states of units, [`journal`] reads what they wrote. Neither
+//!   knows of the other.
 //! * [`jobs`] joins the two in the use cases; [`http`] and [`cli`] are the ways in.
 //! * [`app`] puts the daemon together, [`lifecycle`] keeps it running, [`telemetry`] is its own log.
 //!

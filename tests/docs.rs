@@ -5,8 +5,8 @@
 //! * `<!-- from FILE -->`: the block is a part of that file, word for word;
 //! * `<!-- bed -->`: a console block whose commands (behind `# ` or `$ `) run in a bed.
 //!
-//! The bed has the package in `target/debian` below the working directory, and all marked commands run in one shell, in the
-//! order of [`IN_ORDER`]. What `ci-bridge init` shows there are the values of `$CI_TOKEN_RW` and `$CI_TOKEN_RO`.
+//! The bed has the package in `target/debian` below the working directory, and all marked commands run in one shell, in
+//! the order of [`IN_ORDER`]. The tokens that `ci-bridge init` shows there are `$CI_TOKEN_RW` and `$CI_TOKEN_RO`.
 
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "what a test can't do without ends it")]
 
@@ -148,7 +148,7 @@ fn every_link_leads_somewhere() {
 
 #[test]
 fn every_file_of_the_project_that_is_named_exists() {
-    // Also what the package installs is named, and what is made: only paths that begin with a directory of the project count.
+    // Also what the package installs is named, and what is made: only what is below a directory of the project counts.
     let path = Regex::new(r"^(?:\./)?((?:src|tests|docs|systemd|workflows|sudoers\.d|benches|\.ci|\.config)/[^ :*]*)")
         .unwrap();
     let mut faults = Vec::new();
@@ -391,8 +391,7 @@ fn every_marked_command_is_a_whole_line_of_shell() {
     assert!(pages.iter().all(|page| IN_ORDER.contains(&page.as_str())), "add these to the order: {pages:?}");
 }
 
-/// What must be in the output of a command because it is in the output that the page shows: words that are the same each
-/// time.
+/// What must be in the output of a command because it is in the one that the page shows, and is the same each time.
 fn lasting(shown: &[&str]) -> Vec<String> {
     let member = Regex::new(r#""(?:msg|code|result|job|status)": ?(?:"[^"]*"|[0-9]+)"#).unwrap();
     let shown = shown.join("\n");

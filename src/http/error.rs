@@ -48,7 +48,7 @@ impl From<jobs::Error> for Problem {
             ),
             Error::NoSuchRun => Self::new(StatusCode::NOT_FOUND, "no_such_run", detail),
             Error::Busy(run) => {
-                let member = shape::run(&run);
+                let member = serde_json::json!(shape::Run::of(&run));
                 let detail = format!("{detail}; wait for run {}, stop it, or join it with ?if_busy=join", run.id);
                 let problem = Self::new(StatusCode::CONFLICT, "busy", detail).with("run", member);
                 match HeaderValue::from_str(&run.id.to_string()) {

@@ -16,7 +16,7 @@ use super::params::Params;
 use super::problem::Problem;
 use super::{AppState, shape};
 use crate::auth::Caller;
-use crate::jobs::{IfBusy, Run};
+use crate::jobs::{Error, IfBusy, Run};
 use crate::policy::{AllowedJob, JobName, NameError, NotAllowed};
 use crate::systemd::Stopped;
 
@@ -64,18 +64,31 @@ pub(super) async fn start_job(
     let params = Params::of(&uri, &["instance", "if_busy"])?;
     let if_busy = params.choice("if_busy", &[("reject", IfBusy::Reject), ("join", IfBusy::Join)])?;
     let job = path.admit(&params, &caller, &state)?;
-    let start = state.jobs.start(&job, if_busy.unwrap_or_default()).await?;
+    let start = to_the_end(async move {
+        let start = state.jobs.start(&job, if_busy.unwrap_or_default()).await?;
+        let (job, token, did) = (job.name(), caller.name(), if start.joined { "joined" } else { "started" });
+        log::info!(
+            token = token.as_str(), job = job.as_str(), run:display = start.run.id;
+            "{job} was {did} by {token}"
+        );
+        Ok(start)
+    });
+    let start = start.await?;
     let (status, message) =
         if start.joined { (StatusCode::OK, "Job is already active") } else { (StatusCode::ACCEPTED, "Job started") };
-    log::info!(
-        token = caller.name().as_str(), job = job.name().as_str(), run:display = start.run.id;
-        "{} was started by {}", job.name(), caller.name()
-    );
-    Ok(with_run(&start.run, (status, Json(answer(message, &job, &start.run))).into_response()))
+    Ok(with_run(&start.run, (status, Json(answer(message, &start.run))).into_response()))
 }
 
-fn answer(message: &str, job: &AllowedJob, run: &Run) -> Value {
-    json!({ "msg": message, "job": job.name().as_str(), "run": shape::run(run), "cursor": shape::beginning(run) })
+/// Works on also after the caller has hung up: what changes something is neither left half done nor out of the log.
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::spawn(work).await?
+}
+
+fn answer(message: &str, run: &Run) -> Value {
+    let job = run.job.name().as_str();
+    json!({ "msg": message, "job": job, "run": shape::Run::of(run), "cursor": shape::beginning(run) })
 }
 
 /// Names the run in the headers, for callers that read no JSON.
@@ -116,17 +129,25 @@ pub(super) async fn stop_job(
 ) -> Result<Response, Problem> {
     let params = Params::of(&uri, &["instance"])?;
     let job = path.admit(&params, &caller, &state)?;
-    let stopped = state.jobs.stop(&job).await?;
-    let (status, message) = match stopped {
-        Stopped::Stopped => (StatusCode::OK, "Job stopped"),
-        Stopped::WasInactive => (StatusCode::OK, "Job was not active"),
-        Stopped::Stopping => (StatusCode::ACCEPTED, "Job is stopping"),
-    };
-    log::info!(
-        token = caller.name().as_str(), job = job.name().as_str();
-        "{} was stopped by {}: {message}", job.name(), caller.name()
-    );
-    Ok((status, Json(json!({ "msg": message, "job": job.name().as_str() }))).into_response())
+    let name = job.name().clone();
+    let stopped = to_the_end(async move {
+        let stopped = state.jobs.stop(&job).await?;
+        let (job, token, message) = (job.name(), caller.name(), said(stopped));
+        log::info!(token = token.as_str(), job = job.as_str(); "{job} was stopped by {token}: {message}");
+        Ok(stopped)
+    });
+    let stopped = stopped.await?;
+    let status = if stopped == Stopped::Stopping { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok((status, Json(json!({ "msg": said(stopped), "job": name.as_str() }))).into_response())
+}
+
+/// What a stop came to, in words.
+fn said(stopped: Stopped) -> &'static str {
+    match stopped {
+        Stopped::Stopped => "Job stopped",
+        Stopped::WasInactive => "Job was not active",
+        Stopped::Stopping => "Job is stopping",
+    }
 }
 
 /// `GET /api/job/{job}/state`
@@ -135,13 +156,13 @@ pub(super) async fn show_state(
     State(state): State<AppState>,
     path: PathJob,
     uri: Uri,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let params = Params::of(&uri, &["instance", "run", "wait"])?;
     let wait = params.number("wait", 0..=WAIT_SECONDS)?.map(Duration::from_secs);
     let run = params.run()?;
     let job = path.admit(&params, &caller, &state)?;
     let job_state = state.jobs.state(&job, run, wait).await?;
-    Ok(Json(shape::state(job.name().as_str(), &job_state)))
+    Ok(Json(shape::Standing::of(job.name().as_str(), &job_state)).into_response())
 }
 
 /// `GET /api/jobs`
@@ -152,7 +173,7 @@ pub(super) async fn list_jobs(
 ) -> Result<Json<Value>, Problem> {
     Params::of(&uri, &[])?;
     let jobs = state.jobs.list().await?;
-    let visible: Vec<Value> = jobs.iter().filter(|job| caller.may_see(&job.name)).map(shape::listed).collect();
+    let visible: Vec<_> = jobs.iter().filter(|job| caller.may_see(&job.name)).map(shape::Listed::of).collect();
     Ok(Json(json!({ "jobs": visible })))
 }
 

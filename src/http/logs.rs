@@ -3,13 +3,12 @@
 //! A log is never in memory as a whole: it is read and formatted a piece at a time, while the client takes the piece
 //! before. A thread is only used while there is something to read.
 
-use std::io::Write;
-
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::Response;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::authenticate::Reader;
@@ -30,6 +29,8 @@ const MORE: HeaderName = HeaderName::from_static("x-ci-more");
 const TAIL_LINES: usize = 100;
 /// The most lines of one page, which is in memory as a whole.
 const PAGE_LINES: usize = 10_000;
+/// About the most bytes of one page: lines may be long.
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// The most lines that may be asked for of a log.
 const LOG_LINES: usize = 100_000_000;
 /// About as much of a log is formatted before it is sent.
@@ -113,15 +114,15 @@ impl Writer {
         let separator: &[u8] = if self.format == Format::Json && !self.first { b"," } else { b"" };
         self.first = false;
         self.buffer.extend(separator);
-        self.value(&shape::entry(entry, &cursor));
+        self.value(&shape::Line::of(entry, &cursor));
         if self.format == Format::Ndjson {
             self.buffer.push(b'\n');
         }
     }
 
-    fn value(&mut self, value: &Value) {
-        // Writing into memory cannot fail.
-        let _ = write!(self.buffer, "{value}");
+    fn value(&mut self, value: &impl Serialize) {
+        // Neither writing into memory nor these shapes can fail.
+        let _ = serde_json::to_writer(&mut self.buffer, value);
     }
 
     /// What stands behind the entries.
@@ -209,7 +210,7 @@ fn page(mut log: RunLog, job: &AllowedJob, format: Format, raw: bool, most: usiz
     let mut last = None;
     let mut more = false;
     for (count, entry) in log.by_ref().enumerate() {
-        if count == most {
+        if count == most || writer.buffer.len() > PAGE_BYTES {
             more = true;
             break;
         }

@@ -18,6 +18,10 @@ impl Params {
         let query = uri.query().unwrap_or_default();
         let mut params: Vec<(String, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            // What was no UTF-8 has this character in its place; nothing is repaired and then used.
+            if name.contains(char::REPLACEMENT_CHARACTER) || value.contains(char::REPLACEMENT_CHARACTER) {
+                return Err(refuse("a parameter is not UTF-8".to_owned()));
+            }
             if !accepted.contains(&name.as_ref()) {
                 let known = accepted.join(", ");
                 return Err(refuse(format!("unknown parameter `{}`; this path takes: {known}", shorten(&name))));
@@ -86,6 +90,14 @@ mod tests {
         assert!(params("line=1").is_err());
         assert!(params("lines=1&lines=2").is_err());
         assert!(params("").is_ok());
+    }
+
+    #[test]
+    fn what_is_no_utf_8_is_refused() {
+        for query in ["raw=%ff", "%ff=true", "raw=a%c3", "raw=%EF%BF%BD"] {
+            assert!(params(query).is_err(), "{query}");
+        }
+        assert!(params("raw=%C3%A9").is_ok());
     }
 
     #[test]

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use axum::extract::Request;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::request_id::RequestId;
+use super::edge::RequestId;
 
 /// An error as the caller sees it.
 #[derive(Debug, Clone)]
@@ -50,7 +48,7 @@ impl Problem {
 }
 
 impl IntoResponse for Problem {
-    /// The body is written by [`write_problems`], which knows the id of the request.
+    /// The body is written by [`with_body`], which knows the id of the request.
     fn into_response(self) -> Response {
         let mut response = self.0.status.into_response();
         response.extensions_mut().insert(self);
@@ -59,8 +57,7 @@ impl IntoResponse for Problem {
 }
 
 /// Gives every error its body: those of the handlers, and those that the router, the body limit or a panic made.
-pub(super) async fn write_problems(id: RequestId, request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+pub(super) fn with_body(mut response: Response, id: RequestId) -> Response {
     let status = response.status();
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
@@ -77,8 +74,8 @@ pub(super) async fn write_problems(id: RequestId, request: Request, next: Next) 
     body.insert("request_id".to_owned(), json!(id.to_string()));
     body.extend(problem.members);
     let mut answer = (status, Value::Object(body).to_string()).into_response();
-    // Whose request it was, for the log.
-    answer.extensions_mut().extend(std::mem::take(response.extensions_mut()));
+    // Who was refused is said there, for the log.
+    *answer.extensions_mut() = std::mem::take(response.extensions_mut());
     let headers = answer.headers_mut();
     headers.extend(problem.headers);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

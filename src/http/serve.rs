@@ -125,6 +125,8 @@ impl Server {
                         drop(permit);
                     });
                 }
+                // The client was gone before it was served.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     log::warn!("a connection could not be accepted: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -173,7 +175,9 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
                 // A line of a log is to leave at once.
-                stream.set_nodelay(true)?;
+                if let Err(error) = stream.set_nodelay(true) {
+                    log::debug!("a connection stays slow: {error}");
+                }
                 Ok((Box::new(stream), Peer::Tcp(address)))
             }
             Self::Unix(listener) => {

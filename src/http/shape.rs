@@ -1,11 +1,13 @@
 //! The JSON of the API.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use crate::jobs::{Cursor, Ended, Entry, JobState, ListedJob, MainExit, Run, Source};
+use crate::jobs::{Cursor, Ended, Entry, InvocationId, JobState, ListedJob, MainExit, RunId, Source};
 
 /// Names of the signals that end processes, by number (`signal(7)`, all architectures that systemd's own builds use).
 const SIGNALS: [(i32, &str); 15] = [
@@ -26,108 +28,152 @@ const SIGNALS: [(i32, &str); 15] = [
     (31, "SIGSYS"),
 ];
 
-fn signal_name(number: i32) -> String {
+fn signal_name(number: i32) -> Cow<'static, str> {
     let known = SIGNALS.iter().find(|(known, _)| *known == number);
-    known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
+    known.map_or_else(|| Cow::Owned(number.to_string()), |(_, name)| Cow::Borrowed(*name))
 }
 
 /// Where a run's log begins, for a caller who follows it with `/tail?cursor=`; `None` while it is queued.
-pub(super) fn beginning(run: &Run) -> Option<String> {
+pub(super) fn beginning(run: &crate::jobs::Run) -> Option<String> {
     Some(Cursor { invocation: run.invocation?, after: None }.encode(&run.job))
 }
 
-/// The parts of a verdict that are the same wherever it is told.
-fn verdict(ended: Option<&Ended>) -> [(&'static str, Value); 4] {
-    let exit = ended.and_then(|ended| ended.exit);
-    let code = match exit {
-        Some(MainExit::Code(code)) => json!(code),
-        _ => Value::Null,
-    };
-    let signal = match exit {
-        Some(MainExit::Signal(number)) => json!(signal_name(number)),
-        _ => Value::Null,
-    };
-    [
-        ("result", json!(ended.map(|ended| ended.result.as_str()))),
-        ("exit_code", code),
-        ("signal", signal),
-        ("finished_at", json!(ended.and_then(|ended| ended.at).map(time))),
-    ]
+/// Times are RFC 3339 in UTC, with microseconds where there are any.
+#[derive(Serialize)]
+struct Verdict<'a> {
+    result: Option<&'a str>,
+    exit_code: Option<u8>,
+    signal: Option<Cow<'static, str>>,
+    finished_at: Option<Timestamp>,
 }
 
-/// RFC 3339 in UTC, with microseconds where there are any.
-fn time(at: Timestamp) -> String {
-    at.to_string()
+impl<'a> Verdict<'a> {
+    fn of(ended: Option<&'a Ended>) -> Self {
+        let exit = ended.and_then(|ended| ended.exit);
+        Self {
+            result: ended.map(|ended| ended.result.as_str()),
+            exit_code: exit.and_then(|exit| match exit {
+                MainExit::Code(code) => Some(code),
+                MainExit::Signal(_) => None,
+            }),
+            signal: exit.and_then(|exit| match exit {
+                MainExit::Code(_) => None,
+                MainExit::Signal(number) => Some(signal_name(number)),
+            }),
+            finished_at: ended.and_then(|ended| ended.at),
+        }
+    }
 }
 
 /// A run.
-pub(super) fn run(run: &Run) -> Value {
-    let mut value = json!({
-        "id": run.id.to_string(),
-        "job": run.job.name().as_str(),
-        "state": run.phase_word(),
-        "started_at": run.started.map(time),
-        "invocation_id": run.invocation.map(|id| id.to_string()),
-    });
-    for (member, part) in verdict(run.ended()) {
-        value[member] = part;
+#[derive(Serialize)]
+pub(super) struct Run<'a> {
+    id: RunId,
+    job: &'a str,
+    state: &'static str,
+    started_at: Option<Timestamp>,
+    invocation_id: Option<InvocationId>,
+    #[serde(flatten)]
+    verdict: Verdict<'a>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn of(run: &'a crate::jobs::Run) -> Self {
+        Self {
+            id: run.id,
+            job: run.job.name().as_str(),
+            state: run.phase_word(),
+            started_at: run.started,
+            invocation_id: run.invocation,
+            verdict: Verdict::of(run.ended()),
+        }
     }
-    value
 }
 
 /// The state of a job.
-pub(super) fn state(job: &str, state: &JobState) -> Value {
-    let run = state.run.as_deref();
-    let mut value = json!({
-        "job": job,
-        "state": state.unit.active.as_str(),
-        "sub_state": state.unit.sub,
-        "started_at": run.and_then(|run| run.started).map(time),
-        "run": run.map(|run| run.id.to_string()),
-        "run_state": run.map(Run::phase_word),
-        "invocation_id": run.and_then(|run| run.invocation).map(|id| id.to_string()),
-        "cursor": run.and_then(beginning),
-    });
-    for (member, part) in verdict(run.and_then(Run::ended)) {
-        value[member] = part;
+#[derive(Serialize)]
+pub(super) struct Standing<'a> {
+    job: &'a str,
+    state: &'static str,
+    sub_state: &'a str,
+    started_at: Option<Timestamp>,
+    run: Option<RunId>,
+    run_state: Option<&'static str>,
+    invocation_id: Option<InvocationId>,
+    cursor: Option<String>,
+    #[serde(flatten)]
+    verdict: Verdict<'a>,
+}
+
+impl<'a> Standing<'a> {
+    pub(super) fn of(job: &'a str, state: &'a JobState) -> Self {
+        let run = state.run.as_deref();
+        Self {
+            job,
+            state: state.unit.active.as_str(),
+            sub_state: &state.unit.sub,
+            started_at: run.and_then(|run| run.started),
+            run: run.map(|run| run.id),
+            run_state: run.map(crate::jobs::Run::phase_word),
+            invocation_id: run.and_then(|run| run.invocation),
+            cursor: run.and_then(beginning),
+            verdict: Verdict::of(run.and_then(crate::jobs::Run::ended)),
+        }
     }
-    value
 }
 
 /// A job in the list.
-pub(super) fn listed(job: &ListedJob) -> Value {
-    let template = job.name.is_template();
-    let state = job.state.as_ref().map_or("inactive", |state| state.active.as_str());
-    json!({
-        "job": job.name.as_str(),
-        "description": job.description,
-        "template": template,
-        "state": if template { Value::Null } else { json!(state) },
-    })
+#[derive(Serialize)]
+pub(super) struct Listed<'a> {
+    job: &'a str,
+    description: Option<&'a str>,
+    template: bool,
+    state: Option<&'static str>,
+}
+
+impl<'a> Listed<'a> {
+    pub(super) fn of(job: &'a ListedJob) -> Self {
+        let template = job.name.is_template();
+        let state = job.state.as_ref().map_or("inactive", |state| state.active.as_str());
+        Self {
+            job: job.name.as_str(),
+            description: job.description.as_deref(),
+            template,
+            state: (!template).then_some(state),
+        }
+    }
 }
 
 /// An entry of a log.
 ///
 /// `message` has U+FFFD where the bytes are no UTF-8; then `message_base64` has the bytes as they were.
-pub(super) fn entry(entry: &Entry, cursor: &str) -> Value {
-    let at = i64::try_from(entry.realtime_usec()).ok().and_then(|usec| Timestamp::from_microsecond(usec).ok());
-    let mut value = json!({
-        "cursor": cursor,
-        "time": at.map(time),
-        "priority": entry.priority,
-        "source": source(entry.source),
-    });
-    value["message"] = json!(String::from_utf8_lossy(&entry.message));
-    if std::str::from_utf8(&entry.message).is_err() {
-        value["message_base64"] = json!(BASE64_STANDARD.encode(&entry.message));
-    }
-    value
+#[derive(Serialize)]
+pub(super) struct Line<'a> {
+    cursor: &'a str,
+    time: Option<Timestamp>,
+    priority: Option<u8>,
+    source: &'static str,
+    message: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_base64: Option<String>,
 }
 
-fn source(source: Source) -> &'static str {
-    match source {
-        Source::Job => "job",
-        Source::Systemd => "systemd",
-        Source::Other => "system",
+impl<'a> Line<'a> {
+    pub(super) fn of(entry: &'a Entry, cursor: &'a str) -> Self {
+        let message = String::from_utf8_lossy(&entry.message);
+        // Only text with a replacement is a copy.
+        let changed = matches!(message, Cow::Owned(_));
+        Self {
+            cursor,
+            time: i64::try_from(entry.realtime_usec()).ok().and_then(|usec| Timestamp::from_microsecond(usec).ok()),
+            priority: entry.priority,
+            source: match entry.source {
+                Source::Job => "job",
+                Source::Systemd => "systemd",
+                Source::Other => "system",
+            },
+            message,
+            message_base64: changed.then(|| BASE64_STANDARD.encode(&entry.message)),
+        }
     }
 }

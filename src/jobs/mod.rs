@@ -8,6 +8,7 @@ mod instances;
 mod registry;
 mod run;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,6 @@ use jiff::Timestamp;
 
 use self::instances::Instances;
 use self::registry::{Begun, Latest, Record, Registry, Settled};
-use crate::invocation::InvocationId;
 use crate::journal::{self, Entries, FoundRun, From, Journal, NewestFirst};
 use crate::policy::{AllowedJob, Policy};
 use crate::systemd::{self, Observer, StartError, Stopped, Systemd, UnitState};
@@ -23,7 +23,7 @@ use crate::telemetry::Chain;
 
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::run::{Ended, Phase, Run, RunId, RunResult};
-pub use crate::invocation::MainExit;
+pub use crate::invocation::{InvocationId, MainExit};
 pub use crate::journal::text::neutralise;
 pub use crate::journal::{Entry, Position, Source};
 pub use crate::systemd::ListedJob;
@@ -219,18 +219,26 @@ impl Jobs {
             Err(active) => return Err(Error::Busy(active.run())),
         };
         let record = begun.record.clone();
+        let told = Arc::new(AtomicBool::new(false));
         // A task of its own: a caller who hangs up must not leave a start half done.
-        let starting = tokio::spawn(self.clone().begin(begun));
-        tokio::select! {
-            started = starting => started??,
-            // Still queued. The task goes on and settles what becomes of the run.
-            () = tokio::time::sleep(PATIENCE) => {}
+        let mut starting = tokio::spawn(self.clone().begin(begun, told.clone()));
+        let started = tokio::select! {
+            started = &mut starting => started?,
+            () = tokio::time::sleep(PATIENCE) => {
+                // Still queued, unless it has failed just now. The task goes on and settles what becomes of the run.
+                if told.swap(true, Ordering::AcqRel) { starting.await? } else { Ok(()) }
+            }
+        };
+        match started {
+            Ok(()) => Ok(Start { run: record.run(), joined: false }),
+            Err(Error::Busy(run)) if if_busy == IfBusy::Join => Ok(Start { run, joined: true }),
+            Err(error) => Err(error),
         }
-        Ok(Start { run: record.run(), joined: false })
     }
 
-    async fn begin(self, begun: Begun) -> Result<(), Error> {
-        let queued_at = Instant::now();
+    /// Has a registered run begin. `told` decides who comes first: the caller, who is told of a queued run, or a failure,
+    /// of which no run stays.
+    async fn begin(self, begun: Begun, told: Arc<AtomicBool>) -> Result<(), Error> {
         let job = begun.record.run().job.clone();
         // Late lines of the run before must not fall into this one.
         if let Some(before) = &begun.before {
@@ -247,7 +255,7 @@ impl Jobs {
             }
             Err(error) => error,
         };
-        if queued_at.elapsed() >= PATIENCE {
+        if told.swap(true, Ordering::AcqRel) {
             begun.record.never_ran(never_ran_word(&error));
         } else {
             self.registry.abandon(&begun);
@@ -256,8 +264,8 @@ impl Jobs {
             StartError::NotFound => Error::NoSuchJob,
             // It was started by somebody else at the same moment.
             StartError::Busy => match self.registry.latest(&job) {
-                Latest::Run(record) => Error::Busy(record.run()),
-                Latest::None | Latest::Unseen => Error::Start(StartError::Busy),
+                Latest::Run(record) if record.run().ended().is_none() => Error::Busy(record.run()),
+                Latest::Run(_) | Latest::None | Latest::Unseen => Error::Start(StartError::Busy),
             },
             StartError::Systemd(error) => Error::Systemd(error),
             error => Error::Start(error),
@@ -269,8 +277,10 @@ impl Jobs {
     /// # Errors
     /// [`Error::NoSuchJob`] if there is no such unit; [`Error::Systemd`] if systemd refuses.
     pub async fn stop(&self, job: &AllowedJob) -> Result<Stopped, Error> {
-        if self.systemd.state(job).await?.is_none() {
-            return Err(Error::NoSuchJob);
+        let unit = self.systemd.state(job).await?.ok_or(Error::NoSuchJob)?;
+        // Asking systemd about a unit makes it load the unit.
+        if !unit.in_memory {
+            return Ok(Stopped::WasInactive);
         }
         match self.systemd.stop(job, PATIENCE).await {
             Err(systemd::Error::NoSuchUnit) => Err(Error::NoSuchJob),

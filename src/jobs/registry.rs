@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::run::{Ended, Phase, Run, RunId, RunResult, Running, verdict};
@@ -165,9 +166,14 @@ impl Registry {
     }
 
     /// Takes back a run that never began; the job's newest run is again the one before.
+    ///
+    /// A run that somebody else began in the meantime, which is then what `begun` stands for, stays.
     pub(super) fn abandon(&self, begun: &Begun) {
-        let run = begun.record.run();
         let mut runs = self.lock();
+        let run = begun.record.run();
+        if run.phase != Phase::Queued {
+            return;
+        }
         runs.by_id.remove(&run.id);
         if runs.latest.get(run.job.unit()) != Some(&Some(run.id)) {
             return;
@@ -205,7 +211,7 @@ impl Registry {
             Some(invocation) => {
                 let known = runs.by_invocation.get(&invocation).and_then(|id| runs.by_id.get(id)).cloned();
                 known.unwrap_or_else(|| {
-                    let record = runs.begin_observed(job, invocation, before);
+                    let record = runs.begin_observed(job, invocation, before, after);
                     record.hearsay.store(!before.in_memory && !after.active.is_running(), Ordering::Relaxed);
                     record
                 })
@@ -241,8 +247,14 @@ impl Runs {
     }
 
     /// A unit has a new invocation: the run that was asked for, or one that somebody else started.
-    fn begin_observed(&mut self, job: AllowedJob, invocation: InvocationId, before: &UnitState) -> Record {
-        let phase = Phase::Running(Running { before: before.started, stopping: false });
+    fn begin_observed(
+        &mut self,
+        job: AllowedJob,
+        invocation: InvocationId,
+        before: &UnitState,
+        after: &UnitState,
+    ) -> Record {
+        let phase = Phase::Running(Running { before: left_before(before, after), stopping: false });
         let latest = self.latest_of(job.unit()).cloned();
         if let Some(record) = latest {
             let run = record.run();
@@ -255,10 +267,12 @@ impl Runs {
                     self.by_invocation.insert(invocation, run.id);
                     return record;
                 }
-                // An automatic restart: the run before has ended, and systemd said how in its last change.
+                // Its end was not seen. What systemd says of a result now is of the new run, unless it knows an exit too.
                 Phase::Running(running) => record.change(|run| {
-                    let result = verdict(before, running.stopping);
-                    run.phase = Phase::Ended(Ended { at: before.ended, result, exit: before.main_exit });
+                    let known = before.main_exit.is_some();
+                    let result = if known { verdict(before, running.stopping) } else { RunResult::Unknown };
+                    let at = before.ended.filter(|_| known);
+                    run.phase = Phase::Ended(Ended { at, result, exit: before.main_exit });
                 }),
                 Phase::Ended(_) => {}
             }
@@ -288,6 +302,22 @@ impl Runs {
     }
 }
 
+/// When the unit had last left `inactive` before the run that `after` names for the first time; until that changes, the
+/// run has not begun, as far as systemd has told.
+///
+/// systemd names a run while its unit is inactive still, has a systemd job, and has its result wiped. A run that is over
+/// when it is named, on the other hand, is told of all at once.
+fn left_before(before: &UnitState, after: &UnitState) -> Option<Timestamp> {
+    let wiped = after.has_job && after.result == "success" && after.main_exit.is_none();
+    match (before.active.is_running(), after.active.is_running()) {
+        // A unit that systemd restarts by itself counts as active in between, and since systemd 254 it does not become
+        // inactive again for its next run.
+        (true, true) => None,
+        (_, false) if wiped => after.started,
+        _ => before.started,
+    }
+}
+
 /// Moves a run on to what its unit's state says.
 fn advance(run: &mut Run, state: &UnitState) {
     let missed = matches!(&run.phase, Phase::Ended(ended) if ended.result == RunResult::Unknown);
@@ -296,16 +326,19 @@ fn advance(run: &mut Run, state: &UnitState) {
         run.phase = Phase::Running(Running { before: None, stopping: false });
     }
     let Phase::Running(running) = &mut run.phase else { return };
-    if state.started != running.before {
+    // Between its runs, systemd calls a unit that it restarts by itself `activating`. It tells the result of the old run
+    // then, until the new one begins.
+    let between = state.sub.starts_with("auto-restart") && (state.main_exit.is_some() || state.result != "success");
+    if state.started != running.before && !between {
         run.started = state.started;
     }
-    if state.active.is_running() {
+    if state.active.is_running() && !between {
         // After the main process has ended by itself, what systemd stops are its leftovers.
         running.stopping |= state.active == ActiveState::Deactivating && state.main_exit.is_none();
         return;
     }
     let ended = if state.in_memory {
-        if run.started.is_none() {
+        if run.started.is_none() && state.has_job {
             return;
         }
         Ended { at: state.ended, result: verdict(state, running.stopping), exit: state.main_exit }
@@ -317,8 +350,6 @@ fn advance(run: &mut Run, state: &UnitState) {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
     use crate::invocation::MainExit;
     use crate::policy::Prefix;
@@ -396,15 +427,40 @@ mod tests {
 
     #[test]
     fn a_run_that_is_named_before_its_unit_leaves_inactive_has_not_ended() {
+        let failed = UnitState { main_exit: Some(MainExit::Code(3)), ..state(ActiveState::Failed, 7) };
+        let failed = UnitState { result: "exit-code".to_owned(), ..failed };
+        let unwiped = UnitState { invocation: InvocationId::from_bytes(&[8; 16]), has_job: true, ..failed.clone() };
+        let wiped = UnitState { result: "success".to_owned(), main_exit: None, ..unwiped.clone() };
+        // As before an automatic restart that was not seen.
+        let late = UnitState { started: Timestamp::from_second(70).ok(), ..wiped.clone() };
+        for named in [unwiped, wiped, late] {
+            let (registry, job) = registry();
+            feed(&registry, &[state(ActiveState::Activating, 7), failed.clone(), named.clone()]);
+            assert!(matches!(latest(&registry, &job).phase, Phase::Running(_)), "{named:?}");
+            let begun = UnitState { started: Timestamp::from_second(80).ok(), ..state(ActiveState::Activating, 8) };
+            let done = UnitState { active: ActiveState::Inactive, main_exit: Some(MainExit::Code(0)), ..begun.clone() };
+            registry.observe(UNIT, &named, &begun);
+            registry.observe(UNIT, &begun, &done);
+            assert_eq!(result(&latest(&registry, &job)), "success");
+            assert_eq!(latest(&registry, &job).started, begun.started);
+        }
+    }
+
+    #[test]
+    fn a_run_whose_unit_never_left_inactive_ends_with_its_systemd_job() {
         let (registry, job) = registry();
-        let first = UnitState { main_exit: Some(MainExit::Code(3)), ..state(ActiveState::Failed, 7) };
-        let first = UnitState { result: "exit-code".to_owned(), ..first };
-        let named = UnitState { invocation: InvocationId::from_bytes(&[8; 16]), ..first.clone() };
-        feed(&registry, &[state(ActiveState::Activating, 7), first, named]);
-        assert!(matches!(latest(&registry, &job).phase, Phase::Running(_)));
-        let done = UnitState { main_exit: Some(MainExit::Code(0)), ..state(ActiveState::Inactive, 8) };
-        feed(&registry, &[state(ActiveState::Activating, 8), done]);
-        assert_eq!(result(&latest(&registry, &job)), "success");
+        let before = UnitState { main_exit: Some(MainExit::Code(0)), ..state(ActiveState::Inactive, 7) };
+        let failed = UnitState {
+            invocation: InvocationId::from_bytes(&[8; 16]),
+            main_exit: None,
+            result: "resources".to_owned(),
+            has_job: true,
+            active: ActiveState::Failed,
+            ..before.clone()
+        };
+        let over = UnitState { has_job: false, ..failed.clone() };
+        feed(&registry, &[state(ActiveState::Activating, 7), before, failed, over]);
+        assert_eq!(result(&latest(&registry, &job)), "resources");
     }
 
     #[test]
@@ -442,15 +498,49 @@ mod tests {
     #[test]
     fn an_automatic_restart_ends_one_run_and_begins_another() {
         let (registry, job) = registry();
-        let failed = UnitState {
-            result: "exit-code".to_owned(),
-            main_exit: Some(MainExit::Code(3)),
-            ..state(ActiveState::Activating, 7)
+        let left = |second: i64| Timestamp::from_second(second).ok();
+        let running = state(ActiveState::Active, 7);
+        let exited =
+            UnitState { result: "exit-code".to_owned(), main_exit: Some(MainExit::Code(3)), ..running.clone() };
+        let between = UnitState {
+            active: ActiveState::Activating,
+            sub: "auto-restart".to_owned(),
+            started: left(8),
+            ended: left(8),
+            ..exited.clone()
         };
-        feed(&registry, &[state(ActiveState::Active, 7), failed, state(ActiveState::Active, 8)]);
+        // systemd tells first what belongs to the service, then the rest; so also of the next run.
+        let reset = UnitState { result: "success".to_owned(), main_exit: None, ..between.clone() };
+        let again = UnitState { invocation: InvocationId::from_bytes(&[8; 16]), ..reset.clone() };
+        let begun = UnitState { active: ActiveState::Active, sub: "running".to_owned(), ..again.clone() };
+        let done = UnitState { main_exit: Some(MainExit::Code(0)), ..begun.clone() };
+        let over = UnitState { active: ActiveState::Inactive, sub: "dead".to_owned(), ended: left(9), ..done.clone() };
+        feed(&registry, &[running, exited, between, reset, again, begun]);
         let first = registry.get(RunId::of_invocation(InvocationId::from_bytes(&[7; 16]).unwrap())).unwrap().run();
         assert_eq!(result(&first), "exit-code");
+        assert_eq!((first.started, first.ended().unwrap().at), (left(7), left(8)));
         assert!(matches!(latest(&registry, &job).phase, Phase::Running(_)));
+        registry.observe(UNIT, &done, &over);
+        assert_eq!(result(&latest(&registry, &job)), "success");
+    }
+
+    #[test]
+    fn a_run_whose_end_was_not_seen_is_no_success() {
+        let (registry, _job) = registry();
+        feed(&registry, &[state(ActiveState::Active, 7), state(ActiveState::Active, 8)]);
+        let first = registry.get(RunId::of_invocation(InvocationId::from_bytes(&[7; 16]).unwrap())).unwrap().run();
+        assert_eq!(result(&first), "unknown");
+    }
+
+    #[test]
+    fn a_run_that_somebody_else_began_is_not_taken_back() {
+        let (registry, job) = registry();
+        let begun = begin(&registry, &job);
+        feed(&registry, &[state(ActiveState::Activating, 7)]);
+        registry.abandon(&begun);
+        assert_eq!(latest(&registry, &job).id, begun.record.run().id);
+        feed(&registry, &[state(ActiveState::Activating, 7), state(ActiveState::Inactive, 7)]);
+        assert_eq!(result(&latest(&registry, &job)), "success");
     }
 
     #[test]

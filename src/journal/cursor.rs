@@ -97,10 +97,11 @@ impl FileCursor {
 
     /// Moves the end of the run's own words behind the last one that came late.
     fn extend_to_late(&mut self) -> Result<(), Damage> {
-        let [unit, ..] = &self.sources;
-        let (mut high, mut index) = (unit.high, unit.high);
+        let mut slots = Slots::new(self.lists.unit.clone());
+        let [List { high: end, .. }, ..] = &self.sources;
+        let (mut high, mut index) = (*end, *end);
         while index < self.lists.unit.len() && index - high < LATE_MOST {
-            let offset = self.lists.unit.at(&self.lists.file, index)?;
+            let offset = slots.get(&self.lists.file, index, Direction::Forward)?;
             let (position, known) = self.lists.read(offset)?;
             index += 1;
             if self.source(&position, &known)?.is_some() {

@@ -8,16 +8,16 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
     /// The system refused: most often a missing permission.
-    #[error("cannot be read; is this user in the group systemd-journal?")]
+    #[error("the system refused to read it; is this user in the group systemd-journal?")]
     Io(#[from] io::Error),
     /// Something else lies in the journal's directory.
-    #[error("is not a journal file")]
+    #[error("it is not a journal file")]
     NotAJournal,
     /// A newer journald wrote it; holds the unknown flags.
-    #[error("uses features that this version does not know (incompatible flags {0:#x}); update ci-bridge")]
+    #[error("it uses features that this version does not know (incompatible flags {0:#x}); update ci-bridge")]
     Unsupported(u32),
     /// The content contradicts itself: a crash, a bad disk, or an attack.
-    #[error("is damaged at byte {at}: {what}; `journalctl --verify` tells more")]
+    #[error("it is damaged at byte {at}: {what}; `journalctl --verify` tells more")]
     Corrupt {
         /// Offset in the file, in bytes.
         at: u64,
@@ -28,9 +28,10 @@ pub enum Damage {
 
 /// A file that could not be read, or not wholly.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the journal file {} {damage}", path.display())]
+#[error("cannot read all of the journal file {}", path.display())]
 pub struct Problem {
     path: PathBuf,
+    #[source]
     damage: Arc<Damage>,
 }
 

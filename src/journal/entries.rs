@@ -196,3 +196,15 @@ impl Iterator for NewestFirst {
         self.0.advance(Direction::Backward)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_can_be_sent_to_another_thread() {
+        fn is_sent<T: Send + 'static>() {}
+        is_sent::<Entries>();
+        is_sent::<NewestFirst>();
+    }
+}

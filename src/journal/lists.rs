@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::invocation::InvocationId;
 
-use super::chain::{Chain, Direction};
+use super::chain::{Chain, Direction, Slots};
 use super::damage::Damage;
 use super::facts::{COMPARED, EntryReader, Facts, Known, Wanted};
 use super::file::JournalFile;
@@ -218,6 +218,7 @@ impl Lists {
     ) -> Result<Option<Position>, Damage> {
         let mut unit = self.lower_bound(&self.unit, start)?;
         let mut own = self.lower_bound(&self.invocation, start)?;
+        let mut slots = Slots::new(self.unit.clone());
         loop {
             let step = self.agreeing(unit, own)?;
             unit += step;
@@ -225,7 +226,7 @@ impl Lists {
             if unit >= self.unit.len() {
                 return Ok(None);
             }
-            let offset = self.unit.at(&self.file, unit)?;
+            let offset = slots.get(&self.file, unit, Direction::Forward)?;
             let (position, known) = self.read(offset)?;
             if end.is_some_and(|end| position.order(end).is_ge()) {
                 return Ok(None);

@@ -21,6 +21,7 @@ use super::path;
 use super::unit::{ActiveState, LoadState, UnitState};
 use crate::policy::{JobName, Policy};
 
+const BUS: &str = "org.freedesktop.DBus";
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -68,9 +69,14 @@ enum Resync {
     Unit(String),
 }
 
-struct Read {
-    unit: String,
-    answer: Option<oneshot::Sender<Result<Arc<UnitState>, Error>>>,
+type Answer<T> = oneshot::Sender<Result<T, Error>>;
+
+/// A call whose reply must be taken in its place among the signals.
+enum Read {
+    /// All properties of a unit.
+    Unit(String, Answer<Arc<UnitState>>),
+    /// The allowed units that systemd has in memory.
+    Loaded(Answer<Vec<String>>),
 }
 
 /// What the calls, the drain task and the reconnecting loop share.
@@ -137,7 +143,10 @@ impl Link {
             BusAddress::System => zbus::connection::Builder::system(),
             BusAddress::At(address) => zbus::connection::Builder::address(address.as_str()),
         };
-        let connection = builder.max_queued(QUEUE).method_timeout(CALL_TIMEOUT).build().await?;
+        let connecting = builder.max_queued(QUEUE).method_timeout(CALL_TIMEOUT).build();
+        // A bus that hangs takes the connection and then says nothing.
+        let connection =
+            tokio::time::timeout(CALL_TIMEOUT, connecting).await.map_err(|_elapsed| Error::Unreachable(None))??;
         let stream = MessageStream::from(&connection);
         let (resync, resyncs) = mpsc::unbounded_channel();
         tokio::select! {
@@ -162,14 +171,10 @@ impl Link {
                 "type='signal',sender='{SYSTEMD}',interface='{PROPERTIES}',member='PropertiesChanged',\
                  path_namespace='{namespace}'"
             ),
-            format!(
-                "type='signal',sender='org.freedesktop.DBus',interface='org.freedesktop.DBus',\
-                 member='NameOwnerChanged',arg0='{SYSTEMD}'"
-            ),
+            format!("type='signal',sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{SYSTEMD}'"),
         ];
         for rule in rules {
-            let bus = Some("org.freedesktop.DBus");
-            connection.call_method(bus, "/org/freedesktop/DBus", bus, "AddMatch", &rule).await?;
+            connection.call_method(Some(BUS), "/org/freedesktop/DBus", Some(BUS), "AddMatch", &rule).await?;
         }
         self.subscribe(connection).await?;
         self.read_all(connection).await?;
@@ -201,16 +206,11 @@ impl Link {
 
     /// Reads every allowed unit that systemd has in memory; what it has dropped meanwhile is marked so.
     async fn read_all(&self, connection: &Connection) -> Result<(), Error> {
-        type Unit = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
-        let reply = self.call_on(connection, "ListUnitsByPatterns", &(Vec::<&str>::new(), self.patterns())).await?;
-        let units: Vec<Unit> = reply.body().deserialize().map_err(Error::Protocol)?;
-        let loaded: Vec<String> = units.into_iter().map(|unit| unit.0).filter(|unit| self.is_allowed(unit)).collect();
-        for unit in self.mirror.names() {
-            if !loaded.contains(&unit) {
-                self.drop_unit(&unit);
-            }
-        }
-        for unit in loaded {
+        let message = Message::method_call(MANAGER_PATH, "ListUnitsByPatterns")
+            .destination(SYSTEMD)
+            .interface(MANAGER)
+            .build(&(Vec::<&str>::new(), self.patterns()))?;
+        for unit in self.ask(connection, &message, Read::Loaded).await? {
             self.read_listed(connection, &unit).await?;
         }
         self.files_changed.send_modify(|count| *count += 1);
@@ -232,19 +232,37 @@ impl Link {
     /// Takes every message, in order, until the connection ends.
     async fn drain(&self, mut stream: MessageStream, resync: &mpsc::UnboundedSender<Resync>) -> Error {
         let mut reloading = false;
+        // The unique name of systemd's connection. Signals of others are not believed: match rules do not hold them off,
+        // because anybody on the bus may send one to the bridge alone.
+        let mut systemd = String::new();
         while let Some(message) = stream.next().await {
             let message = match message {
                 Ok(message) => message,
                 Err(error) => return error.into(),
             };
+            let header = message.header();
+            let sender = header.sender().map_or("", |sender| sender.as_str());
             match message.message_type() {
-                Type::Signal => {
+                Type::Signal if sender == BUS => {
+                    if let Some(owner) = new_owner(&message) {
+                        systemd = owner;
+                        reloading = false;
+                        let _ = resync.send(Resync::All);
+                    }
+                }
+                Type::Signal if sender == systemd => {
                     if let Err(error) = self.take_signal(&message, resync, &mut reloading) {
                         log::warn!("a signal of systemd could not be read: {error}");
                     }
                 }
-                Type::MethodReturn | Type::Error => self.take_reply(&message),
-                Type::MethodCall => {}
+                Type::MethodReturn | Type::Error => {
+                    // The bridge calls nobody but the bus and systemd, and the bus passes on no reply of anybody else.
+                    if sender != BUS && sender != systemd {
+                        sender.clone_into(&mut systemd);
+                    }
+                    self.take_reply(&message);
+                }
+                Type::Signal | Type::MethodCall => {}
             }
         }
         Error::Unreachable(None)
@@ -291,13 +309,6 @@ impl Link {
                     let _ = resync.send(Resync::All);
                 }
             }
-            "NameOwnerChanged" => {
-                let (_, _, new_owner): (&str, &str, &str) = body.deserialize()?;
-                if !new_owner.is_empty() {
-                    *reloading = false;
-                    let _ = resync.send(Resync::All);
-                }
-            }
             _ => {}
         }
         Ok(())
@@ -307,14 +318,32 @@ impl Link {
     fn take_reply(&self, message: &Message) {
         let Some(serial) = message.header().reply_serial() else { return };
         let Some(read) = self.reads.lock().unwrap_or_else(PoisonError::into_inner).remove(&serial) else { return };
-        let result = match message.message_type() {
+        let refused = match message.message_type() {
             Type::Error => Err(Error::from(zbus::Error::from(message.clone()))),
-            _ => self.take_state(&read.unit, message),
+            _ => Ok(()),
         };
-        if let Some(answer) = read.answer {
-            // The caller may have gone away meanwhile; the mirror has the state in any case.
-            let _ = answer.send(result);
+        // The caller may have gone away meanwhile; the mirror has the state in any case.
+        match read {
+            Read::Unit(unit, answer) => {
+                let _ = answer.send(refused.and_then(|()| self.take_state(&unit, message)));
+            }
+            Read::Loaded(answer) => {
+                let _ = answer.send(refused.and_then(|()| self.take_loaded(message)));
+            }
         }
+    }
+
+    /// Marks what systemd has dropped from its memory.
+    fn take_loaded(&self, message: &Message) -> Result<Vec<String>, Error> {
+        type Unit = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+        let units: Vec<Unit> = message.body().deserialize().map_err(Error::Protocol)?;
+        let loaded: Vec<String> = units.into_iter().map(|unit| unit.0).filter(|unit| self.is_allowed(unit)).collect();
+        for unit in self.mirror.names() {
+            if !loaded.contains(&unit) {
+                self.drop_unit(&unit);
+            }
+        }
+        Ok(loaded)
     }
 
     fn take_state(&self, unit: &str, message: &Message) -> Result<Arc<UnitState>, Error> {
@@ -357,14 +386,15 @@ impl Link {
         jobs.recent.push_back((job.to_owned(), result.to_owned()));
     }
 
-    /// Resolves with the result of the systemd job at the path `job`, also if it has ended already.
+    /// Resolves with the result of the systemd job at the path `job`, also if it has ended already; is closed when the
+    /// connection ends, or has ended.
     pub(super) fn job_end(&self, job: &str) -> oneshot::Receiver<JobResult> {
         let (sender, receiver) = oneshot::channel();
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let at = jobs.recent.iter().position(|(ended, _)| ended == job);
         if let Some((_, result)) = at.and_then(|at| jobs.recent.remove(at)) {
             let _ = sender.send(result);
-        } else {
+        } else if self.connection.borrow().is_some() {
             jobs.waiting.retain(|_, waiter| !waiter.is_closed());
             jobs.waiting.insert(job.to_owned(), sender);
         }
@@ -389,11 +419,20 @@ impl Link {
             .destination(SYSTEMD)
             .interface(PROPERTIES)
             .build(&"")?;
+        self.ask(connection, &message, |answer| Read::Unit(unit.to_owned(), answer)).await
+    }
+
+    /// Sends a call whose reply the drain task takes.
+    async fn ask<T>(
+        &self,
+        connection: &Connection,
+        message: &Message,
+        read: impl FnOnce(Answer<T>) -> Read,
+    ) -> Result<T, Error> {
         let (answer, answered) = oneshot::channel();
-        let read = Read { unit: unit.to_owned(), answer: Some(answer) };
         let serial = message.primary_header().serial_num();
-        self.reads.lock().unwrap_or_else(PoisonError::into_inner).insert(serial, read);
-        connection.send(&message).await?;
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner).insert(serial, read(answer));
+        connection.send(message).await?;
         match tokio::time::timeout(CALL_TIMEOUT, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_closed)) => Err(Error::Unreachable(None)),
@@ -436,4 +475,14 @@ impl Link {
     pub(super) fn is_allowed_job(&self, name: &JobName) -> bool {
         self.policy.admit(name).is_ok()
     }
+}
+
+/// The unique name of the connection that has just taken systemd's name, if `signal` of the bus tells of one.
+fn new_owner(signal: &Message) -> Option<String> {
+    if signal.header().member().is_none_or(|member| member.as_str() != "NameOwnerChanged") {
+        return None;
+    }
+    let body = signal.body();
+    let (name, _, owner): (&str, &str, &str) = body.deserialize().ok()?;
+    (name == SYSTEMD && !owner.is_empty()).then(|| owner.to_owned())
 }

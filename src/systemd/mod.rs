@@ -54,7 +54,7 @@ pub struct ListedJob {
 struct CatalogueRead {
     at: Instant,
     change: u64,
-    files: Catalogue,
+    files: Result<Catalogue, Error>,
 }
 
 /// The bridge's view of systemd; cheap to clone.
@@ -154,8 +154,15 @@ impl Systemd {
             && read.change == change
             && read.at.elapsed() < CATALOGUE_AGE
         {
-            return Ok(read.files.clone());
+            return read.files.clone();
         }
+        let files = self.read_files().await;
+        // A failure is kept as well: who has waited for it behind the lock must not wait as long again.
+        *catalogue = Some(CatalogueRead { at: Instant::now(), change, files: files.clone() });
+        files
+    }
+
+    async fn read_files(&self) -> Result<Catalogue, Error> {
         let body = (Vec::<&str>::new(), self.link.patterns());
         let reply = self.link.call("ListUnitFilesByPatterns", &body).await?;
         let listed: Vec<(String, String)> = reply.body().deserialize().map_err(Error::Protocol)?;
@@ -169,9 +176,7 @@ impl Systemd {
                 files.insert(name, UnitFile { alias: enablement == "alias", description });
             }
         }
-        let files = Arc::new(files);
-        *catalogue = Some(CatalogueRead { at: Instant::now(), change, files: files.clone() });
-        Ok(files)
+        Ok(Arc::new(files))
     }
 }
 

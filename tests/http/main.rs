@@ -1,0 +1,29 @@
+//! The whole API over HTTP, on a systemd that is played on a real bus.
+//!
+//! They need `dbus-daemon` (package dbus) and `systemd-journal-remote` (package of that name), but neither root nor a
+//! running systemd.
+
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "what a test can't do without ends it")]
+
+#[path = "../support/bridge.rs"]
+mod bridge;
+#[path = "../support/journal.rs"]
+mod journal;
+#[path = "../support/logged.rs"]
+mod logged;
+#[path = "../support/systemd1/mod.rs"]
+mod systemd1;
+#[path = "../support/wire.rs"]
+mod wire;
+
+mod economy;
+mod edges;
+mod instances;
+mod names;
+mod outages;
+mod params;
+mod paths;
+mod starts;
+mod states;
+mod stops;
+mod tokens;

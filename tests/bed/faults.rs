@@ -193,7 +193,11 @@ async fn a_bridge_that_is_killed_finds_the_run_again() {
     let bridge = Bridge::up();
     let run = open_gate(&bridge, "before").await;
     let invocation = bridge.state(GATE).await["invocation_id"].clone();
-    bridge.bed.sh("systemctl kill -s KILL ci-bridge && systemctl start ci-bridge");
+    // systemd has seen its end when the process is gone.
+    bridge
+        .bed
+        .sh("process=/proc/$(systemctl show --value --property=MainPID ci-bridge); systemctl kill -s KILL ci-bridge; \
+         while [ -e $process ]; do :; done; systemctl start ci-bridge");
     let state = bridge.state(GATE).await;
     assert_eq!((&state["run_state"], &state["invocation_id"]), (&json!("running"), &invocation), "{state}");
     let found = state["run"].as_str().unwrap();

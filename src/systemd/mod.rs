@@ -92,7 +92,7 @@ impl Systemd {
     /// Whether systemd can be reached and the mirror is complete.
     #[must_use]
     pub fn health(&self) -> Health {
-        if self.link.health().borrow().is_some() { Health::Ready } else { Health::Connecting }
+        if self.link.is_ready() { Health::Ready } else { Health::Connecting }
     }
 
     /// Returns when the mirror is complete for the first time.

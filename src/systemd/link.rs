@@ -4,7 +4,7 @@
 //! never overwrites a change that systemd made after it. When the connection or systemd itself goes away, the next
 //! session reads everything again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use zbus::message::Type;
 use zbus::{Connection, Message, MessageStream, OwnedObjectPath, Variant};
 
 use super::error::Error;
+use super::job_ends::{JobEnds, JobResult};
 use super::mirror::{Mirror, Observer};
 use super::path;
 use super::unit::{ActiveState, LoadState, UnitState};
@@ -33,9 +34,6 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 const QUEUE: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 /// The first and the longest pause between two attempts to connect.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// Ended systemd jobs that are remembered for a caller whose reply comes after the signal.
-const RECENT_JOBS: usize = 256;
-
 /// Where the bus is.
 #[derive(Debug, Clone)]
 pub enum BusAddress {
@@ -52,15 +50,6 @@ pub enum Health {
     Ready,
     /// No connection, or the first reading is under way.
     Connecting,
-}
-
-/// What a waiter for a systemd job is told: the result word of `JobRemoved`, such as `done`.
-pub(super) type JobResult = String;
-
-#[derive(Default)]
-struct JobEnds {
-    waiting: HashMap<String, oneshot::Sender<JobResult>>,
-    recent: VecDeque<(String, JobResult)>,
 }
 
 /// What the drain task has to have read again.
@@ -86,7 +75,7 @@ pub(super) struct Link {
     pub(super) mirror: Mirror,
     connection: watch::Sender<Option<Connection>>,
     reads: Mutex<HashMap<NonZeroU32, Read>>,
-    jobs: Mutex<JobEnds>,
+    job_ends: JobEnds,
     /// Counts the times that unit files may have changed.
     pub(super) files_changed: watch::Sender<u64>,
 }
@@ -99,7 +88,7 @@ impl Link {
             mirror: Mirror::new(observer),
             connection: watch::Sender::new(None),
             reads: Mutex::default(),
-            jobs: Mutex::default(),
+            job_ends: JobEnds::default(),
             files_changed: watch::Sender::new(0),
         }
     }
@@ -298,7 +287,7 @@ impl Link {
             }
             "JobRemoved" => {
                 let (_, job, _, result): (u32, OwnedObjectPath, &str, &str) = body.deserialize()?;
-                self.end_job(job.as_str(), result);
+                self.job_ends.tell(job.as_str(), result);
             }
             // To reload, systemd drops every unit and loads it again; what is gone for good shows in the reading after.
             "UnitRemoved" if *reloading => {}
@@ -378,37 +367,15 @@ impl Link {
         self.mirror.forget(unit);
     }
 
-    fn end_job(&self, job: &str, result: &str) {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(waiter) = jobs.waiting.remove(job) {
-            let _ = waiter.send(result.to_owned());
-            return;
-        }
-        if jobs.recent.len() == RECENT_JOBS {
-            jobs.recent.pop_front();
-        }
-        jobs.recent.push_back((job.to_owned(), result.to_owned()));
-    }
-
     /// Resolves with the result of the systemd job at the path `job`, also if it has ended already; is closed when the
     /// connection ends, or has ended.
     pub(super) fn job_end(&self, job: &str) -> oneshot::Receiver<JobResult> {
-        let (sender, receiver) = oneshot::channel();
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = jobs.recent.iter().position(|(ended, _)| ended == job);
-        if let Some((_, result)) = at.and_then(|at| jobs.recent.remove(at)) {
-            let _ = sender.send(result);
-        } else if self.connection.borrow().is_some() {
-            jobs.waiting.retain(|_, waiter| !waiter.is_closed());
-            jobs.waiting.insert(job.to_owned(), sender);
-        }
-        receiver
+        self.job_ends.wait_for(job, || self.is_ready())
     }
 
     fn fail_reads(&self) {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        *jobs = JobEnds::default();
+        self.job_ends.forget();
     }
 
     /// Reads all properties of `unit`, which loads it if it has a unit file.

@@ -5,6 +5,7 @@
 //! properties to set, signals to send, and any unit that is not an [`AllowedJob`].
 
 mod error;
+mod job_ends;
 mod link;
 mod mirror;
 mod path;

@@ -16,6 +16,12 @@ use super::position::Position;
 /// So many entries are looked at for those that were received before the word that their run began.
 const EARLY_MOST: u64 = 1024;
 
+/// systemd says that a run begins when it has started the process, which may have printed by then. So long before that
+/// word, what was received may be the run's own.
+const LEAD_USEC: u64 = 1_000_000;
+/// But only if no other run of the unit was heard of for so long: the last words of that one may be late.
+const ALONE_USEC: u64 = 5_000_000;
+
 /// How a run begins in one file, or in all.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Begin {
@@ -173,18 +179,41 @@ impl Lists {
     ///
     /// journald reads the manager's words and those of processes from different sockets, and may read the first words
     /// of a run before the word that it began.
-    pub(super) fn first_since_sent(&self, begin: &Begin) -> Result<Option<Position>, Damage> {
+    pub(super) fn first_since_sent(&mut self, begin: &Begin) -> Result<Option<Position>, Damage> {
         let Some(sent_usec) = begin.sent_usec else { return Ok(None) };
+        let last = self.last_told_before(&begin.position)?;
+        let alone = last.is_none_or(|last| last.realtime.saturating_add(ALONE_USEC) < sent_usec);
+        let since = if alone { sent_usec.saturating_sub(LEAD_USEC) } else { sent_usec };
         let mut first = None;
         let end = self.lower_bound(&self.unit, &begin.position)?;
         for index in (end.saturating_sub(EARLY_MOST)..end).rev() {
-            let position = self.file.position(self.unit.at(&self.file, index)?)?;
-            if position.boot_id != begin.position.boot_id || position.realtime < sent_usec {
+            let offset = self.unit.at(&self.file, index)?;
+            let position = self.file.position(offset)?;
+            if position.boot_id != begin.position.boot_id || position.realtime < since {
                 break;
+            }
+            if position.realtime < sent_usec {
+                let (_, known) = self.read(offset)?;
+                if known.facts.has(Facts::INVOCATION) || known.facts.has(Facts::OTHER_INVOCATION) {
+                    break;
+                }
             }
             first = Some(position);
         }
         Ok(first)
+    }
+
+    /// The manager's last word about any run of the unit before `position`.
+    fn last_told_before(&mut self, position: &Position) -> Result<Option<Position>, Damage> {
+        let end = self.lower_bound(&self.about_unit, position)?;
+        for index in (end.saturating_sub(EARLY_MOST)..end).rev() {
+            let offset = self.about_unit.at(&self.file, index)?;
+            let (told, known) = self.read(offset)?;
+            if known.facts.is_of_manager() {
+                return Ok(Some(told));
+            }
+        }
+        Ok(None)
     }
 
     /// The first entry of `chain`, before `end`, whose facts are `right`.

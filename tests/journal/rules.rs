@@ -159,6 +159,29 @@ fn a_line_read_before_the_managers_word_belongs_to_the_new_run() {
 }
 
 #[test]
+fn a_line_received_before_the_managers_word_was_sent_belongs_to_a_run_that_is_alone() {
+    let sent = |line: Line, at_ms: u64| {
+        line.with("_SOURCE_REALTIME_TIMESTAMP", &(1_700_000_000_000_000 + at_ms * 1000).to_string())
+    };
+    let place = Place::with(&[
+        untold(2, "one"),
+        sent(starting(10, '1'), 5),
+        sent(finished(20, '1'), 15),
+        // Another run has just ended: its last words come late.
+        untold(25, "one, late"),
+        sent(starting(40, '2'), 30),
+        sent(finished(50, '2'), 45),
+        untold(7_000, "of nobody"),
+        untold(8_998, "three"),
+        sent(starting(9_010, '3'), 9_000),
+        sent(finished(9_020, '3'), 9_015),
+    ]);
+    assert_eq!(place.messages('1'), ["one", "Starting", "Finished", "one, late"]);
+    assert_eq!(place.messages('2'), ["Starting", "Finished", "of nobody"]);
+    assert_eq!(place.messages('3'), ["three", "Starting", "Finished"]);
+}
+
+#[test]
 fn words_of_privileged_programs_about_a_process_count() {
     let root = |at_ms, message: &str| {
         Line::new(at_ms, message).with("_UID", "0").with("_PID", "7").with("_SYSTEMD_UNIT", "x.service")

@@ -42,7 +42,7 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// One layer and not five, because each costs every request a task's worth of boxes.
+/// One layer and not five: each one boxes the answer of every request once more.
 pub(super) async fn pass(State(policy): State<Arc<Policy>>, mut request: Request, next: Next) -> Response {
     // First, so that nothing behind this line sees a token in the URI.
     take_query_token(&mut request);

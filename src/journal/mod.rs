@@ -23,6 +23,7 @@ mod payload;
 mod position;
 mod runs;
 mod streams;
+mod tail;
 pub mod text;
 mod window;
 
@@ -39,6 +40,7 @@ pub use self::damage::{Damage, Problem};
 pub use self::entries::{Entries, NewestFirst};
 pub use self::position::Position;
 pub use self::runs::{FoundRun, RunEnd};
+pub use self::tail::Tail;
 
 use self::directory::Directories;
 
@@ -112,6 +114,17 @@ pub enum Source {
     Systemd,
     /// Another privileged program about a process of the job, such as systemd-coredump.
     Other,
+}
+
+/// Why entries are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Gap {
+    /// journald has deleted them to make room.
+    Vacuumed,
+    /// journald took so many messages less than were sent: its limit of messages was reached.
+    Suppressed(u64),
+    /// A file that may hold some can't be read.
+    Unreadable,
 }
 
 /// One entry of a run.

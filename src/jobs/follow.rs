@@ -1,14 +1,15 @@
 //! The log of a run as it grows: what there is, then what comes, until the run has ended and its log is whole.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::TryRecvError;
 
-use super::live::{Batch, Live};
+use super::live::{Batch, Live, Piece};
 use super::registry::Record;
 use super::{Cursor, Error, Jobs, Run, RunId};
-use crate::journal::{self, Entries, Entry, From, Position};
+use crate::journal::{self, Entries, Entry, From, Gap, Position};
 use crate::policy::AllowedJob;
 use crate::systemd::UnitState;
 use crate::telemetry::Chain;
@@ -32,7 +33,7 @@ pub enum Event {
     /// The next entries.
     Lines(Arc<Batch>),
     /// Entries are missing at this place.
-    Gap(journal::Gap),
+    Gap(Gap),
     /// The run has ended, or there is none; nothing comes after this.
     End(End),
 }
@@ -58,8 +59,8 @@ pub struct Follower {
     place: Place,
     /// The entry that was told last, or behind which to begin.
     last: Option<Position>,
-    gap: bool,
-    untold_gap: Option<journal::Gap>,
+    gaps: HashSet<Gap>,
+    untold_gap: Option<Gap>,
 }
 
 /// How far a follower is.
@@ -71,7 +72,7 @@ enum Place {
     /// At the end, where entries arrive.
     AtEnd(Ahead),
     /// The run has ended: what has been handed out is all that there is.
-    Draining { batches: broadcast::Receiver<Arc<Batch>>, is_settled: bool },
+    Draining { pieces: broadcast::Receiver<Piece>, is_settled: bool },
     /// Everything has been told.
     Ended,
 }
@@ -79,7 +80,7 @@ enum Place {
 /// What comes behind the entries that are being read.
 enum Ahead {
     /// More, as it arrives.
-    Live { live: Arc<Live>, batches: broadcast::Receiver<Arc<Batch>> },
+    Live { live: Arc<Live>, pieces: broadcast::Receiver<Piece> },
     /// Nothing: the run has ended, and its log is whole, or nobody can tell.
     End { is_settled: bool },
 }
@@ -103,7 +104,15 @@ impl Jobs {
             Beginning::After(Cursor { after: Some(position), .. }) => (From::After(position), Some(position)),
         };
         let place = Place::Waiting(from);
-        Ok(Follower { jobs: self.clone(), job: job.clone(), record, place, last, gap: false, untold_gap: None })
+        Ok(Follower {
+            jobs: self.clone(),
+            job: job.clone(),
+            record,
+            place,
+            last,
+            gaps: HashSet::new(),
+            untold_gap: None,
+        })
     }
 }
 
@@ -137,7 +146,6 @@ impl Follower {
     async fn advance(&mut self) -> Result<Option<Event>, Error> {
         loop {
             if let Some(gap) = self.untold_gap.take() {
-                self.gap = true;
                 return Ok(Some(Event::Gap(gap)));
             }
             match std::mem::replace(&mut self.place, Place::Ended) {
@@ -147,13 +155,13 @@ impl Follower {
                         return Ok(Some(Event::Lines(batch)));
                     }
                 }
-                Place::AtEnd(Ahead::Live { live, batches }) => {
-                    if let Some(batch) = self.receive(live, batches).await? {
+                Place::AtEnd(Ahead::Live { live, pieces }) => {
+                    if let Some(batch) = self.receive(live, pieces).await? {
                         return Ok(Some(Event::Lines(batch)));
                     }
                 }
-                Place::Draining { batches, is_settled } => {
-                    if let Some(batch) = self.drain(batches, is_settled) {
+                Place::Draining { pieces, is_settled } => {
+                    if let Some(batch) = self.drain(pieces, is_settled) {
                         return Ok(Some(Event::Lines(batch)));
                     }
                 }
@@ -176,8 +184,8 @@ impl Follower {
         } else {
             let (watcher, run) = (self.jobs.watcher.clone(), journal::Run { job: self.job.clone(), invocation });
             let subscribe = move || watcher.live(&run).map(|live| (live.subscribe(), live));
-            let (batches, live) = tokio::task::spawn_blocking(subscribe).await??;
-            Ahead::Live { live, batches }
+            let (pieces, live) = tokio::task::spawn_blocking(subscribe).await??;
+            Ahead::Live { live, pieces }
         };
         Ok(Place::Reading { entries: None, from, ahead })
     }
@@ -192,7 +200,9 @@ impl Follower {
         let Some(invocation) = self.run().and_then(|run| run.invocation) else { return Ok(None) };
         let (journal, run) = (self.jobs.journal.clone(), journal::Run { job: self.job.clone(), invocation });
         let page = tokio::task::spawn_blocking(move || page(&journal, &run, entries, from)).await??;
-        self.untold_gap = page.gap;
+        if let Some(gap) = page.gap {
+            self.meet(gap);
+        }
         self.last = page.found.last().map(|entry| entry.position).or(self.last);
         self.place = match page.rest {
             Some(entries) => Place::Reading { entries: Some(entries), from, ahead },
@@ -205,42 +215,42 @@ impl Follower {
     async fn receive(
         &mut self,
         live: Arc<Live>,
-        mut batches: broadcast::Receiver<Arc<Batch>>,
+        mut pieces: broadcast::Receiver<Piece>,
     ) -> Result<Option<Arc<Batch>>, Error> {
         let Some(record) = self.record.clone() else { return Ok(None) };
         let mut changes = record.watch();
         let received = tokio::select! {
             biased;
-            received = batches.recv() => Some(received),
+            received = pieces.recv() => Some(received),
             _ = changes.wait_for(|run: &Arc<Run>| run.ended().is_some()) => None,
         };
         match received {
-            Some(Ok(batch)) => {
-                self.place = Place::AtEnd(Ahead::Live { live, batches });
-                Ok(self.unseen(batch))
+            Some(Ok(piece)) => {
+                self.place = Place::AtEnd(Ahead::Live { live, pieces });
+                Ok(self.take(piece))
             }
             // Too slow for the ring, but not for the files.
             Some(Err(_)) => {
-                let ahead = Ahead::Live { live, batches };
+                let ahead = Ahead::Live { live, pieces };
                 self.place = Place::Reading { entries: None, from: self.behind_last(), ahead };
                 Ok(None)
             }
             None => {
                 let is_settled = self.jobs.settle(&record).await;
                 tokio::task::spawn_blocking(move || live.finish()).await??;
-                self.place = Place::Draining { batches, is_settled };
+                self.place = Place::Draining { pieces, is_settled };
                 Ok(None)
             }
         }
     }
 
     /// The next entries of those that have been handed out.
-    fn drain(&mut self, mut batches: broadcast::Receiver<Arc<Batch>>, is_settled: bool) -> Option<Arc<Batch>> {
+    fn drain(&mut self, mut pieces: broadcast::Receiver<Piece>, is_settled: bool) -> Option<Arc<Batch>> {
         let ahead = Ahead::End { is_settled };
-        match batches.try_recv() {
-            Ok(batch) => {
-                self.place = Place::Draining { batches, is_settled };
-                self.unseen(batch)
+        match pieces.try_recv() {
+            Ok(piece) => {
+                self.place = Place::Draining { pieces, is_settled };
+                self.take(piece)
             }
             Err(TryRecvError::Lagged(_)) => {
                 self.place = Place::Reading { entries: None, from: self.behind_last(), ahead };
@@ -255,6 +265,23 @@ impl Follower {
 
     fn behind_last(&self) -> From {
         self.last.map_or(From::Start, From::After)
+    }
+
+    fn take(&mut self, piece: Piece) -> Option<Arc<Batch>> {
+        match piece {
+            Piece::Lines(batch) => self.unseen(batch),
+            Piece::Gap(gap) => {
+                self.meet(gap);
+                None
+            }
+        }
+    }
+
+    /// Notes a gap. That some file can't be read is told once; it stays so for as long as the file is there.
+    fn meet(&mut self, gap: Gap) {
+        if self.gaps.insert(gap) || gap != Gap::Unreadable {
+            self.untold_gap = Some(gap);
+        }
     }
 
     /// What of a batch has not been told yet.
@@ -273,15 +300,15 @@ impl Follower {
 
     async fn end(&mut self, is_settled: bool) -> Result<Event, Error> {
         let unit = self.jobs.systemd.state(&self.job).await?.ok_or(Error::NoSuchJob)?;
-        let is_complete = is_settled && !self.gap;
-        Ok(Event::End(End { unit, run: self.run(), is_complete, has_gap: self.gap }))
+        let is_complete = is_settled && self.gaps.is_empty();
+        Ok(Event::End(End { unit, run: self.run(), is_complete, has_gap: !self.gaps.is_empty() }))
     }
 }
 
 /// A part of a log, read at once.
 struct Page {
     found: Vec<Entry>,
-    gap: Option<journal::Gap>,
+    gap: Option<Gap>,
     /// What comes behind; `None` if there is nothing more.
     rest: Option<Box<Entries>>,
 }
@@ -298,9 +325,9 @@ fn page(
     } else {
         let entries = journal.run(run, from)?;
         if entries.gap() {
-            gap = Some(journal::Gap::Vacuumed);
+            gap = Some(Gap::Vacuumed);
         } else if !entries.problems().is_empty() {
-            gap = Some(journal::Gap::Unreadable);
+            gap = Some(Gap::Unreadable);
         }
         Box::new(entries)
     };
@@ -314,7 +341,7 @@ fn page(
             }
             Some(Err(error)) => {
                 log::warn!("{}", Chain(&error));
-                gap = Some(journal::Gap::Unreadable);
+                gap = Some(Gap::Unreadable);
             }
             None => return Ok(Page { found, gap, rest: None }),
         }

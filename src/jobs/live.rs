@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::broadcast;
 
-use crate::journal::{self, Entry, Journal, Tail};
+use crate::journal::{self, Arrived, Entry, Gap, Journal, Pulse, Tail};
 use crate::telemetry::Chain;
 
 /// How often the watcher looks.
@@ -52,17 +52,26 @@ impl Batch {
     }
 }
 
+/// What is handed to followers.
+#[derive(Debug, Clone)]
+pub(super) enum Piece {
+    /// Entries are missing here.
+    Gap(Gap),
+    /// The next entries.
+    Lines(Arc<Batch>),
+}
+
 /// The growing end of one run's log, and those who wait there.
 #[derive(Debug)]
 pub(super) struct Live {
     /// `None` when the run has ended and everything has been handed out.
     tail: Mutex<Option<Tail>>,
-    batches: broadcast::Sender<Arc<Batch>>,
+    pieces: broadcast::Sender<Piece>,
 }
 
 impl Live {
-    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<Batch>> {
-        self.batches.subscribe()
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Piece> {
+        self.pieces.subscribe()
     }
 
     /// Hands out all that there is of a run whose log is whole.
@@ -76,13 +85,14 @@ impl Live {
     /// Hands out one batch; false if nothing had arrived. The tail stays locked meanwhile, so batches keep their order.
     fn hand_out(&self, tail: &mut Option<Tail>) -> Result<bool, journal::Error> {
         let Some(tail) = tail else { return Ok(false) };
-        let entries = tail.advance()?;
-        if entries.is_empty() {
-            return Ok(false);
+        let Arrived { entries, gap } = tail.advance()?;
+        let lines = (!entries.is_empty()).then(|| Piece::Lines(Arc::new(Batch::new(entries))));
+        let arrived = lines.is_some();
+        for piece in gap.map(Piece::Gap).into_iter().chain(lines) {
+            // There may be nobody left; the watcher finds out.
+            let _ = self.pieces.send(piece);
         }
-        // There may be nobody left; the watcher finds out.
-        let _ = self.batches.send(Arc::new(Batch::new(entries)));
-        Ok(true)
+        Ok(arrived)
     }
 }
 
@@ -111,13 +121,13 @@ impl Watcher {
         if let Some(live) = known(&lock(&self.watched)) {
             return Ok(live);
         }
-        let tail = Tail::at_end(self.journal.clone(), run.clone())?;
+        let tail = Tail::at_end(&self.journal, run.clone())?;
         let mut watched = lock(&self.watched);
         // Somebody else may have come first.
         if let Some(live) = known(&watched) {
             return Ok(live);
         }
-        let live = Arc::new(Live { tail: Mutex::new(Some(tail)), batches: broadcast::Sender::new(WAITING_MOST) });
+        let live = Arc::new(Live { tail: Mutex::new(Some(tail)), pieces: broadcast::Sender::new(WAITING_MOST) });
         watched.runs.insert(run.clone(), Arc::downgrade(&live));
         if !watched.is_watching {
             watched.is_watching = true;
@@ -129,28 +139,30 @@ impl Watcher {
 
     /// Looks at the journal until nobody follows any more.
     fn watch(&self) {
-        loop {
-            let runs: Vec<_> = {
-                let mut watched = lock(&self.watched);
-                watched.runs.retain(|_, live| live.strong_count() > 0);
-                if watched.runs.is_empty() {
-                    watched.is_watching = false;
-                    return;
+        let mut pulse = Pulse::of(&self.journal);
+        while let Some(runs) = self.followed() {
+            let told = pulse.beats().and_then(|beats| {
+                let mut more = false;
+                for live in runs.iter().filter(|_| beats) {
+                    more |= live.hand_out(&mut lock(&live.tail))?;
                 }
-                watched.runs.values().filter_map(Weak::upgrade).collect()
-            };
-            let mut more = false;
-            for live in runs {
-                match live.hand_out(&mut lock(&live.tail)) {
-                    Ok(found) => more |= found,
-                    // Followers meet the same error when they read, and tell it.
-                    Err(error) => log::debug!("the end of a log cannot be read: {}", Chain(&error)),
-                }
-            }
-            if !more {
+                Ok(more)
+            });
+            drop(runs);
+            // Followers meet the same error when they read, and tell it.
+            let more = told.inspect_err(|error| log::debug!("the journal cannot be watched: {}", Chain(error)));
+            if !more.unwrap_or(false) {
                 thread::sleep(POLL);
             }
         }
+    }
+
+    /// The runs that somebody follows; `None`, for whoever watches to end, if there are none.
+    fn followed(&self) -> Option<Vec<Arc<Live>>> {
+        let mut watched = lock(&self.watched);
+        watched.runs.retain(|_, live| live.strong_count() > 0);
+        watched.is_watching = !watched.runs.is_empty();
+        watched.is_watching.then(|| watched.runs.values().filter_map(Weak::upgrade).collect())
     }
 }
 

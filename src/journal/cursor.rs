@@ -3,7 +3,6 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::Source;
 use super::chain::{Chain, Direction, Slots};
 use super::damage::{Damage, Problem};
 use super::facts::{Facts, Known};
@@ -11,6 +10,7 @@ use super::file::JournalFile;
 use super::lists::Lists;
 use super::position::Position;
 use super::streams::Streams;
+use super::{Entry, Source};
 
 /// After so many damaged entries a file is given up.
 const DAMAGED_MOST: u32 = 1000;
@@ -85,9 +85,15 @@ pub(super) struct FileCursor {
 impl FileCursor {
     /// A cursor before the first entry of the run in the file.
     ///
-    /// `late` says that the run's last words may come after the first ones of the next run; `files` are all that have
-    /// something of the unit.
-    pub(super) fn new(lists: Lists, span: Span, late: bool, files: Arc<[Arc<JournalFile>]>) -> Result<Self, Damage> {
+    /// Nothing behind `horizon` is there. `late` says that the run's last words may come after the first ones of the next
+    /// run; `files` are all that have something of the unit.
+    pub(super) fn new(
+        lists: Lists,
+        span: Span,
+        horizon: &Position,
+        late: bool,
+        files: Arc<[Arc<JournalFile>]>,
+    ) -> Result<Self, Damage> {
         let from = |chain: &Chain| lists.lower_bound(chain, &span.start);
         let to = |chain: &Chain| span.end.map_or(Ok(chain.len()), |end| lists.lower_bound(chain, &end));
         let last_own = match lists.invocation.len().checked_sub(1) {
@@ -110,7 +116,38 @@ impl FileCursor {
         if late {
             cursor.extend_to_late()?;
         }
+        if !cursor.lists.file.archived() {
+            cursor.end_at(horizon)?;
+        }
         Ok(cursor)
+    }
+
+    /// Goes on with what was appended to the list of the unit's own entries, which is now `chain`.
+    pub(super) fn grow(&mut self, chain: Chain) {
+        self.ahead = None;
+        self.lists.reader.grow();
+        let [unit, ..] = &mut self.sources;
+        unit.high = chain.len();
+        unit.slots.grow(chain);
+    }
+
+    /// Whether more may be written to the file.
+    pub(super) fn is_growing(&self) -> bool {
+        !self.lists.file.archived()
+    }
+
+    /// Whether this is a cursor in that file.
+    pub(super) fn is_in(&self, file: &Arc<JournalFile>) -> bool {
+        Arc::ptr_eq(&self.lists.file, file)
+    }
+
+    fn end_at(&mut self, horizon: &Position) -> Result<(), Damage> {
+        let lists = &self.lists;
+        let chains = [&lists.unit, &lists.about_invocation, &lists.object, &lists.core];
+        for (list, chain) in self.sources.iter_mut().zip(chains) {
+            list.high = list.high.min(lists.upper_bound(chain, horizon)?);
+        }
+        Ok(())
     }
 
     /// Moves the end of the run's own words behind the last one that came late.
@@ -224,10 +261,12 @@ impl FileCursor {
         Some(ahead.found)
     }
 
-    /// The message of an entry that was passed.
-    pub(super) fn message(&mut self, found: &Found) -> Result<Vec<u8>, Damage> {
+    /// The entry that was passed.
+    pub(super) fn entry(&mut self, found: Found) -> Result<Entry, Damage> {
+        let Found { position, source, priority, message } = found;
         // An entry without a message is possible in the native protocol.
-        found.message.map_or(Ok(Vec::new()), |offset| self.lists.reader.message(&self.lists.file, offset.get()))
+        let message = message.map(|offset| self.lists.reader.message(&self.lists.file, offset.get()));
+        Ok(Entry { position, priority, source, message: message.transpose()?.unwrap_or_default() })
     }
 
     /// What went wrong, if anything did since the last time this was asked.

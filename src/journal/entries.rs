@@ -68,6 +68,11 @@ impl Entries {
         &self.problems
     }
 
+    /// The cursors that are left when all entries have been passed: those in files that are still written to.
+    pub(super) fn into_cursors(self) -> Vec<FileCursor> {
+        self.cursors
+    }
+
     fn back_from_end(&mut self, count: usize) {
         self.cursors.iter_mut().for_each(FileCursor::move_to_end);
         for _ in 0..count {
@@ -118,8 +123,8 @@ impl Entries {
         }
         self.collect();
         if direction == Direction::Forward {
-            // A file that has nothing more lets go of its memory.
-            self.cursors.retain_mut(|cursor| cursor.peek(direction).is_some());
+            // A file that has nothing more and will not get more lets go of its memory.
+            self.cursors.retain_mut(|cursor| cursor.is_growing() || cursor.peek(direction).is_some());
         }
         let mut first: Option<(usize, Position)> = None;
         let mut second: Option<Position> = None;
@@ -152,11 +157,8 @@ impl Entries {
                 continue;
             };
             let cursor = self.cursors.get_mut(index)?;
-            match cursor.message(&found) {
-                Ok(message) => {
-                    let Found { position, source, priority, .. } = found;
-                    return Some(Ok(Entry { position, priority, source, message }));
-                }
+            match cursor.entry(found) {
+                Ok(entry) => return Some(Ok(entry)),
                 Err(damage) => {
                     cursor.note(damage);
                     self.collect();

@@ -209,6 +209,11 @@ impl EntryReader {
         &self.wanted
     }
 
+    /// Goes on in a file that has grown.
+    pub(super) fn grow(&mut self) {
+        self.window.forget();
+    }
+
     /// Reads the entry at `offset`.
     pub(super) fn read(
         &mut self,

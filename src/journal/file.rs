@@ -11,7 +11,7 @@ use std::path::Path;
 use super::chain::Chain;
 use super::damage::Damage;
 use super::hash;
-use super::layout::{DATA_HEAD, DataHead, ENTRY_HEAD, EntryHead, HEADER_MIN, Header, Layout, le64};
+use super::layout::{DATA_HEAD, DataHead, ENTRIES_AT, ENTRY_HEAD, EntryHead, HEADER_MIN, Header, Layout, le64};
 use super::payload;
 use super::position::Position;
 
@@ -55,6 +55,11 @@ impl JournalFile {
     /// Fills `buffer` from `offset` on and says how many bytes there were: fewer only at the end of the file.
     pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         read_at(&self.file, offset, buffer)
+    }
+
+    /// How many entries the file holds now.
+    pub(super) fn entries(&self) -> Result<u64, Damage> {
+        self.number(ENTRIES_AT)
     }
 
     /// Whether an object may lie at `offset`.

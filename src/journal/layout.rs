@@ -8,6 +8,8 @@ use super::position::Position;
 
 /// The smallest header there ever was; every field that is read lies within it.
 pub(super) const HEADER_MIN: usize = 208;
+/// Where in the header the number of entries stands.
+pub(super) const ENTRIES_AT: u64 = 152;
 /// Bytes of an entry before its items.
 pub(super) const ENTRY_HEAD: usize = 64;
 /// Bytes of an entry array before its slots.

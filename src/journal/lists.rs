@@ -91,6 +91,14 @@ impl Lists {
         }))
     }
 
+    /// The last entry of all lists.
+    pub(super) fn newest(&mut self) -> Result<Option<Position>, Damage> {
+        let lists = [&self.unit, &self.about_unit, &self.object, &self.core];
+        let last = |list: &Chain| list.len().checked_sub(1).map(|last| list.at(&self.file, last)).transpose();
+        let ends: Vec<_> = lists.into_iter().map(last).collect::<Result<_, _>>()?;
+        ends.into_iter().flatten().max().map(|offset| self.file.position(offset)).transpose()
+    }
+
     /// Reads one entry.
     pub(super) fn read(&mut self, offset: u64) -> Result<(Position, Known), Damage> {
         self.reader.read(&self.file, offset, Direction::Forward)

@@ -40,7 +40,7 @@ pub use self::damage::{Damage, Problem};
 pub use self::entries::{Entries, NewestFirst};
 pub use self::position::Position;
 pub use self::runs::{FoundRun, RunEnd};
-pub use self::tail::Tail;
+pub use self::tail::{Arrived, Pulse, Tail};
 
 use self::directory::Directories;
 

@@ -68,6 +68,7 @@ pub struct RunEnd {
 struct Search<'a> {
     directories: &'a Arc<Directories>,
     unit: &'a str,
+    run: Option<InvocationId>,
     lists: Vec<Lists>,
     problems: Vec<Problem>,
 }
@@ -75,7 +76,7 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(directories: &'a Arc<Directories>, unit: &'a str, run: Option<InvocationId>) -> Result<Self, Error> {
         let wanted = &Wanted::new(unit, run);
-        let mut search = Self { directories, unit, lists: Vec::new(), problems: Vec::new() };
+        let mut search = Self { directories, unit, run, lists: Vec::new(), problems: Vec::new() };
         let mut readable = false;
         for listed in directories.files()?.iter() {
             match listed.open().and_then(|file| Lists::find(&listed.path, &file, wanted)) {
@@ -97,6 +98,34 @@ impl<'a> Search<'a> {
                 Ok(search)
             }
         }
+    }
+
+    /// The newest entry that is in any of the lists.
+    ///
+    /// journald writes one entry after the other. So when an entry can be found in the list of one field, every entry
+    /// before it can be found in all lists and files.
+    fn horizon(&mut self) -> Option<Position> {
+        self.each(Lists::newest).into_iter().flatten().reduce(|a, b| if b.order(&a).is_gt() { b } else { a })
+    }
+
+    /// Looks the lists up once more that may have grown meanwhile, also in files that are new.
+    fn look_again(&mut self) -> Result<(), Error> {
+        let wanted = &Wanted::new(self.unit, self.run);
+        for listed in self.directories.files()?.iter() {
+            // What can't be read was a problem at the first look, or is one of the next query.
+            let Ok(file) = listed.open() else { continue };
+            let known = self.lists.iter().position(|lists| lists.path == listed.path);
+            if file.archived() && known.is_some() {
+                continue;
+            }
+            if let Ok(Some(found)) = Lists::find(&listed.path, &file, wanted) {
+                match known.and_then(|known| self.lists.get_mut(known)) {
+                    Some(lists) => *lists = found,
+                    None => self.lists.push(found),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The problems met, which the journal remembers too.
@@ -187,12 +216,16 @@ fn each<T>(
 pub(super) fn entries(directories: &Arc<Directories>, run: &Run, from: &From) -> Result<Entries, Error> {
     let mut search = Search::new(directories, run.job.unit(), Some(run.invocation))?;
     let mut cursors = Vec::new();
-    if let Some(span) = search.span() {
+    // Files are looked into one after the other. Without a bound, an entry written meanwhile to a later file could be told,
+    // and one written before it to an earlier file not, which who goes on behind the former would never see.
+    let horizon = search.horizon();
+    search.look_again()?;
+    if let (Some(span), Some(horizon)) = (search.span(), horizon) {
         let late = search.is_followed_closely(&span);
         let files: Arc<[_]> = search.files().into_iter().map(|(_, file)| file).collect();
         for lists in std::mem::take(&mut search.lists) {
             let path = lists.path.clone();
-            match FileCursor::new(lists, span, late, Arc::clone(&files)) {
+            match FileCursor::new(lists, span, &horizon, late, Arc::clone(&files)) {
                 Ok(cursor) => cursors.push(cursor),
                 Err(damage) => search.problems.push(Problem::new(&path, damage)),
             }

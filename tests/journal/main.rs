@@ -13,3 +13,5 @@ mod layouts;
 mod rules;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tail;

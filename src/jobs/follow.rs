@@ -59,7 +59,7 @@ pub struct Follower {
     /// The entry that was told last, or behind which to begin.
     last: Option<Position>,
     gap: bool,
-    untold_gap: Option<journal::Gap>,
+    untold_gaps: Vec<journal::Gap>,
 }
 
 /// How far a follower is.
@@ -103,7 +103,7 @@ impl Jobs {
             Beginning::After(Cursor { after: Some(position), .. }) => (From::After(position), Some(position)),
         };
         let place = Place::Waiting(from);
-        Ok(Follower { jobs: self.clone(), job: job.clone(), record, place, last, gap: false, untold_gap: None })
+        Ok(Follower { jobs: self.clone(), job: job.clone(), record, place, last, gap: false, untold_gaps: Vec::new() })
     }
 }
 
@@ -136,7 +136,7 @@ impl Follower {
 
     async fn advance(&mut self) -> Result<Option<Event>, Error> {
         loop {
-            if let Some(gap) = self.untold_gap.take() {
+            if let Some(gap) = self.untold_gaps.pop() {
                 self.gap = true;
                 return Ok(Some(Event::Gap(gap)));
             }
@@ -192,7 +192,7 @@ impl Follower {
         let Some(invocation) = self.run().and_then(|run| run.invocation) else { return Ok(None) };
         let (journal, run) = (self.jobs.journal.clone(), journal::Run { job: self.job.clone(), invocation });
         let page = tokio::task::spawn_blocking(move || page(&journal, &run, entries, from)).await??;
-        self.untold_gap = page.gap;
+        self.untold_gaps = page.gaps;
         self.last = page.found.last().map(|entry| entry.position).or(self.last);
         self.place = match page.rest {
             Some(entries) => Place::Reading { entries: Some(entries), from, ahead },
@@ -281,7 +281,8 @@ impl Follower {
 /// A part of a log, read at once.
 struct Page {
     found: Vec<Entry>,
-    gap: Option<journal::Gap>,
+    /// Those that were not met before.
+    gaps: Vec<journal::Gap>,
     /// What comes behind; `None` if there is nothing more.
     rest: Option<Box<Entries>>,
 }
@@ -292,32 +293,26 @@ fn page(
     entries: Option<Box<Entries>>,
     from: From,
 ) -> Result<Page, journal::Error> {
-    let mut gap = None;
+    let mut known = Vec::new();
     let mut entries = if let Some(entries) = entries {
+        known = entries.gaps();
         entries
     } else {
-        let entries = journal.run(run, from)?;
-        if entries.gap() {
-            gap = Some(journal::Gap::Vacuumed);
-        } else if !entries.problems().is_empty() {
-            gap = Some(journal::Gap::Unreadable);
-        }
-        Box::new(entries)
+        Box::new(journal.run(run, from)?)
     };
     let mut found = Vec::new();
     let mut bytes = 0;
-    while found.len() < PAGE_ENTRIES && bytes < PAGE_BYTES {
+    let mut is_over = false;
+    while !is_over && found.len() < PAGE_ENTRIES && bytes < PAGE_BYTES {
         match entries.next() {
             Some(Ok(entry)) => {
                 bytes += entry.message.len();
                 found.push(entry);
             }
-            Some(Err(error)) => {
-                log::warn!("{}", Chain(&error));
-                gap = Some(journal::Gap::Unreadable);
-            }
-            None => return Ok(Page { found, gap, rest: None }),
+            Some(Err(error)) => log::warn!("{}", Chain(&error)),
+            None => is_over = true,
         }
     }
-    Ok(Page { found, gap, rest: Some(entries) })
+    let gaps = entries.gaps().into_iter().filter(|gap| !known.contains(gap)).collect();
+    Ok(Page { found, gaps, rest: (!is_over).then_some(entries) })
 }

@@ -41,6 +41,7 @@ pub(super) struct Found {
     pub(super) position: Position,
     pub(super) source: Source,
     pub(super) priority: Option<u8>,
+    pub(super) suppressed: Option<u64>,
     message: Option<NonZeroU64>,
 }
 
@@ -267,7 +268,9 @@ impl FileCursor {
         }
         let (position, known) = self.lists.reader.read(&self.lists.file, nearest, direction)?;
         let source = self.source(&position, &known)?;
+        let suppressed = known.suppressed();
         let Known { priority, message, .. } = known;
-        Ok(source.map_or(Step::OfOthers, |source| Step::OfRun(Found { position, source, priority, message })))
+        let found = |source| Found { position, source, priority, suppressed, message };
+        Ok(source.map_or(Step::OfOthers, |source| Step::OfRun(found(source))))
     }
 }

@@ -1,6 +1,6 @@
 //! The log of a run as it grows: what there is, then what comes, until the run has ended and its log is whole.
 
-use std::collections::HashSet;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::TryRecvError;
 use super::live::{Batch, Live, Piece};
 use super::registry::Record;
 use super::{Cursor, Error, Jobs, Run, RunId};
-use crate::journal::{self, Entries, Entry, From, Gap, Position};
+use crate::journal::{self, Entries, Entry, From, Gap, Journal, Position};
 use crate::policy::AllowedJob;
 use crate::systemd::UnitState;
 use crate::telemetry::Chain;
@@ -59,8 +59,10 @@ pub struct Follower {
     place: Place,
     /// The entry that was told last, or behind which to begin.
     last: Option<Position>,
-    gaps: HashSet<Gap>,
-    untold_gap: Option<Gap>,
+    has_gap: bool,
+    is_damaged: bool,
+    /// What is to be told next.
+    untold: VecDeque<Event>,
 }
 
 /// How far a follower is.
@@ -110,8 +112,9 @@ impl Jobs {
             record,
             place,
             last,
-            gaps: HashSet::new(),
-            untold_gap: None,
+            has_gap: false,
+            is_damaged: false,
+            untold: VecDeque::new(),
         })
     }
 }
@@ -145,26 +148,14 @@ impl Follower {
 
     async fn advance(&mut self) -> Result<Option<Event>, Error> {
         loop {
-            if let Some(gap) = self.untold_gap.take() {
-                return Ok(Some(Event::Gap(gap)));
+            if let Some(event) = self.untold.pop_front() {
+                return Ok(Some(event));
             }
             match std::mem::replace(&mut self.place, Place::Ended) {
                 Place::Waiting(from) => self.place = self.begin(from).await?,
-                Place::Reading { entries, from, ahead } => {
-                    if let Some(batch) = self.read(entries, from, ahead).await? {
-                        return Ok(Some(Event::Lines(batch)));
-                    }
-                }
-                Place::AtEnd(Ahead::Live { live, pieces }) => {
-                    if let Some(batch) = self.receive(live, pieces).await? {
-                        return Ok(Some(Event::Lines(batch)));
-                    }
-                }
-                Place::Draining { pieces, is_settled } => {
-                    if let Some(batch) = self.drain(pieces, is_settled) {
-                        return Ok(Some(Event::Lines(batch)));
-                    }
-                }
+                Place::Reading { entries, from, ahead } => self.read(entries, from, ahead).await?,
+                Place::AtEnd(Ahead::Live { live, pieces }) => self.receive(live, pieces).await?,
+                Place::Draining { pieces, is_settled } => self.drain(pieces, is_settled),
                 Place::AtEnd(Ahead::End { is_settled }) => return self.end(is_settled).await.map(Some),
                 Place::Ended => return Ok(None),
             }
@@ -190,161 +181,146 @@ impl Follower {
         Ok(Place::Reading { entries: None, from, ahead })
     }
 
-    /// The next page of what is in the files.
-    async fn read(
-        &mut self,
-        entries: Option<Box<Entries>>,
-        from: From,
-        ahead: Ahead,
-    ) -> Result<Option<Arc<Batch>>, Error> {
-        let Some(invocation) = self.run().and_then(|run| run.invocation) else { return Ok(None) };
+    /// Reads the next page of what is in the files.
+    async fn read(&mut self, entries: Option<Box<Entries>>, from: From, ahead: Ahead) -> Result<(), Error> {
+        let Some(invocation) = self.run().and_then(|run| run.invocation) else { return Ok(()) };
         let (journal, run) = (self.jobs.journal.clone(), journal::Run { job: self.job.clone(), invocation });
         let page = tokio::task::spawn_blocking(move || page(&journal, &run, entries, from)).await??;
-        if let Some(gap) = page.gap {
-            self.meet(gap);
-        }
+        page.gaps.into_iter().for_each(|gap| self.meet(gap));
         self.last = page.found.last().map(|entry| entry.position).or(self.last);
+        if !page.found.is_empty() {
+            self.untold.push_back(Event::Lines(Arc::new(Batch::new(page.found))));
+        }
         self.place = match page.rest {
             Some(entries) => Place::Reading { entries: Some(entries), from, ahead },
             None => Place::AtEnd(ahead),
         };
-        Ok((!page.found.is_empty()).then(|| Arc::new(Batch::new(page.found))))
+        Ok(())
     }
 
-    /// The next entries that arrive, or none if first something else must be done.
-    async fn receive(
-        &mut self,
-        live: Arc<Live>,
-        mut pieces: broadcast::Receiver<Piece>,
-    ) -> Result<Option<Arc<Batch>>, Error> {
-        let Some(record) = self.record.clone() else { return Ok(None) };
+    /// Waits until entries arrive, or the run ends.
+    async fn receive(&mut self, live: Arc<Live>, mut pieces: broadcast::Receiver<Piece>) -> Result<(), Error> {
+        let Some(record) = self.record.clone() else { return Ok(()) };
         let mut changes = record.watch();
         let received = tokio::select! {
             biased;
             received = pieces.recv() => Some(received),
             _ = changes.wait_for(|run: &Arc<Run>| run.ended().is_some()) => None,
         };
-        match received {
+        self.place = match received {
             Some(Ok(piece)) => {
-                self.place = Place::AtEnd(Ahead::Live { live, pieces });
-                Ok(self.take(piece))
+                self.take(piece);
+                Place::AtEnd(Ahead::Live { live, pieces })
             }
             // Too slow for the ring, but not for the files.
             Some(Err(_)) => {
-                let ahead = Ahead::Live { live, pieces };
-                self.place = Place::Reading { entries: None, from: self.behind_last(), ahead };
-                Ok(None)
+                Place::Reading { entries: None, from: self.behind_last(), ahead: Ahead::Live { live, pieces } }
             }
             None => {
                 let is_settled = self.jobs.settle(&record).await;
                 tokio::task::spawn_blocking(move || live.finish()).await??;
-                self.place = Place::Draining { pieces, is_settled };
-                Ok(None)
+                Place::Draining { pieces, is_settled }
             }
-        }
+        };
+        Ok(())
     }
 
-    /// The next entries of those that have been handed out.
-    fn drain(&mut self, mut pieces: broadcast::Receiver<Piece>, is_settled: bool) -> Option<Arc<Batch>> {
+    /// Takes one of the pieces that have been handed out.
+    fn drain(&mut self, mut pieces: broadcast::Receiver<Piece>, is_settled: bool) {
         let ahead = Ahead::End { is_settled };
-        match pieces.try_recv() {
+        self.place = match pieces.try_recv() {
             Ok(piece) => {
-                self.place = Place::Draining { pieces, is_settled };
-                self.take(piece)
+                self.take(piece);
+                Place::Draining { pieces, is_settled }
             }
-            Err(TryRecvError::Lagged(_)) => {
-                self.place = Place::Reading { entries: None, from: self.behind_last(), ahead };
-                None
-            }
-            Err(TryRecvError::Empty | TryRecvError::Closed) => {
-                self.place = Place::AtEnd(ahead);
-                None
-            }
-        }
+            Err(TryRecvError::Lagged(_)) => Place::Reading { entries: None, from: self.behind_last(), ahead },
+            Err(TryRecvError::Empty | TryRecvError::Closed) => Place::AtEnd(ahead),
+        };
     }
 
     fn behind_last(&self) -> From {
         self.last.map_or(From::Start, From::After)
     }
 
-    fn take(&mut self, piece: Piece) -> Option<Arc<Batch>> {
-        match piece {
-            Piece::Lines(batch) => self.unseen(batch),
-            Piece::Gap(gap) => {
-                self.meet(gap);
-                None
-            }
+    fn take(&mut self, piece: Piece) {
+        if piece.is_damaged {
+            self.meet(Gap::Unreadable);
         }
-    }
-
-    /// Notes a gap. That some file can't be read is told once; it stays so for as long as the file is there.
-    fn meet(&mut self, gap: Gap) {
-        if self.gaps.insert(gap) || gap != Gap::Unreadable {
-            self.untold_gap = Some(gap);
+        let Some(batch) = piece.lines.and_then(|batch| self.unseen(batch)) else { return };
+        let dropped: u64 = batch.entries().iter().filter_map(|entry| entry.suppressed).sum();
+        if dropped > 0 {
+            self.meet(Gap::Suppressed(dropped));
         }
+        self.last = batch.entries().last().map(|entry| entry.position).or(self.last);
+        self.untold.push_back(Event::Lines(batch));
     }
 
     /// What of a batch has not been told yet.
-    fn unseen(&mut self, batch: Arc<Batch>) -> Option<Arc<Batch>> {
+    fn unseen(&self, batch: Arc<Batch>) -> Option<Arc<Batch>> {
         let is_new = |entry: &Entry| self.last.is_none_or(|last| entry.position.order(&last).is_gt());
-        let unseen = if batch.entries().first().is_some_and(is_new) {
-            Some(batch)
-        } else {
-            let entries: Vec<_> = batch.entries().iter().filter(|entry| is_new(entry)).cloned().collect();
-            (!entries.is_empty()).then(|| Arc::new(Batch::new(entries)))
-        };
-        let last = unseen.as_ref().and_then(|batch| batch.entries().last());
-        self.last = last.map(|entry| entry.position).or(self.last);
-        unseen
+        if batch.entries().first().is_some_and(is_new) {
+            return Some(batch);
+        }
+        let entries: Vec<_> = batch.entries().iter().filter(|entry| is_new(entry)).cloned().collect();
+        (!entries.is_empty()).then(|| Arc::new(Batch::new(entries)))
+    }
+
+    /// Has a gap told. That some file can't be read is told once: it stays so for as long as the file is there.
+    fn meet(&mut self, gap: Gap) {
+        self.has_gap = true;
+        if gap != Gap::Unreadable || !std::mem::replace(&mut self.is_damaged, true) {
+            self.untold.push_back(Event::Gap(gap));
+        }
     }
 
     async fn end(&mut self, is_settled: bool) -> Result<Event, Error> {
         let unit = self.jobs.systemd.state(&self.job).await?.ok_or(Error::NoSuchJob)?;
-        let is_complete = is_settled && self.gaps.is_empty();
-        Ok(Event::End(End { unit, run: self.run(), is_complete, has_gap: !self.gaps.is_empty() }))
+        let is_complete = is_settled && !self.has_gap;
+        Ok(Event::End(End { unit, run: self.run(), is_complete, has_gap: self.has_gap }))
     }
 }
 
 /// A part of a log, read at once.
 struct Page {
     found: Vec<Entry>,
-    gap: Option<Gap>,
+    /// What was met on the way.
+    gaps: Vec<Gap>,
     /// What comes behind; `None` if there is nothing more.
     rest: Option<Box<Entries>>,
 }
 
 fn page(
-    journal: &journal::Journal,
+    journal: &Journal,
     run: &journal::Run,
     entries: Option<Box<Entries>>,
     from: From,
 ) -> Result<Page, journal::Error> {
-    let mut gap = None;
-    let mut entries = if let Some(entries) = entries {
-        entries
-    } else {
-        let entries = journal.run(run, from)?;
-        if entries.gap() {
-            gap = Some(Gap::Vacuumed);
-        } else if !entries.problems().is_empty() {
-            gap = Some(Gap::Unreadable);
-        }
-        Box::new(entries)
+    let known = entries.as_ref().map(|entries| entries.gaps()).unwrap_or_default();
+    let mut entries = match entries {
+        Some(entries) => entries,
+        None => Box::new(journal.run(run, from)?),
     };
     let mut found = Vec::new();
     let mut bytes = 0;
-    while found.len() < PAGE_ENTRIES && bytes < PAGE_BYTES {
+    let mut is_over = false;
+    while !is_over && found.len() < PAGE_ENTRIES && bytes < PAGE_BYTES {
         match entries.next() {
             Some(Ok(entry)) => {
                 bytes += entry.message.len();
                 found.push(entry);
             }
-            Some(Err(error)) => {
-                log::warn!("{}", Chain(&error));
-                gap = Some(Gap::Unreadable);
-            }
-            None => return Ok(Page { found, gap, rest: None }),
+            Some(Err(error)) => log::warn!("{}", Chain(&error)),
+            None => is_over = true,
         }
     }
-    Ok(Page { found, gap, rest: Some(entries) })
+    let gaps = entries.gaps().into_iter().filter_map(|gap| more(gap, &known)).collect();
+    Ok(Page { found, gaps, rest: (!is_over).then_some(entries) })
+}
+
+/// What of a gap has not been `known`; the reader adds up what journald dropped.
+fn more(gap: Gap, known: &[Gap]) -> Option<Gap> {
+    let Gap::Suppressed(count) = gap else { return (!known.contains(&gap)).then_some(gap) };
+    let before = known.iter().map(|gap| if let Gap::Suppressed(count) = gap { *count } else { 0 }).sum();
+    let more = count.saturating_sub(before);
+    (more > 0).then_some(Gap::Suppressed(more))
 }

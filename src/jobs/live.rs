@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::broadcast;
 
-use crate::journal::{self, Arrived, Entry, Gap, Journal, Pulse, Tail};
+use crate::journal::{self, Arrived, Entry, Journal, Pulse, Tail};
 use crate::telemetry::Chain;
 
 /// How often the watcher looks.
@@ -54,11 +54,11 @@ impl Batch {
 
 /// What is handed to followers.
 #[derive(Debug, Clone)]
-pub(super) enum Piece {
-    /// Entries are missing here.
-    Gap(Gap),
-    /// The next entries.
-    Lines(Arc<Batch>),
+pub(super) struct Piece {
+    /// The next entries; `None` if a file can't be read, and nothing else is to be told.
+    pub(super) lines: Option<Arc<Batch>>,
+    /// Whether a file that may hold more can't be read.
+    pub(super) is_damaged: bool,
 }
 
 /// The growing end of one run's log, and those who wait there.
@@ -85,12 +85,12 @@ impl Live {
     /// Hands out one batch; false if nothing had arrived. The tail stays locked meanwhile, so batches keep their order.
     fn hand_out(&self, tail: &mut Option<Tail>) -> Result<bool, journal::Error> {
         let Some(tail) = tail else { return Ok(false) };
-        let Arrived { entries, gap } = tail.advance()?;
-        let lines = (!entries.is_empty()).then(|| Piece::Lines(Arc::new(Batch::new(entries))));
+        let Arrived { entries, is_damaged } = tail.advance()?;
+        let lines = (!entries.is_empty()).then(|| Arc::new(Batch::new(entries)));
         let arrived = lines.is_some();
-        for piece in gap.map(Piece::Gap).into_iter().chain(lines) {
+        if arrived || is_damaged {
             // There may be nobody left; the watcher finds out.
-            let _ = self.pieces.send(piece);
+            let _ = self.pieces.send(Piece { lines, is_damaged });
         }
         Ok(arrived)
     }

@@ -29,7 +29,6 @@ pub struct RunLog {
     pub run: Option<Arc<Run>>,
     entries: Lines,
     settled: bool,
-    damaged: bool,
 }
 
 /// The entries of a log in the order that was asked for.
@@ -47,13 +46,13 @@ impl RunLog {
         self.settled && !self.has_gap()
     }
 
-    /// Whether entries are missing that were there: those around the cursor, or those of a damaged file.
+    /// Whether entries are missing: see [`Entries::gaps`].
     #[must_use]
     pub fn has_gap(&self) -> bool {
         match &self.entries {
             Lines::None => false,
-            Lines::OldestFirst(entries) => self.damaged || entries.gap(),
-            Lines::NewestFirst(_) => self.damaged,
+            Lines::OldestFirst(entries) => !entries.gaps().is_empty(),
+            Lines::NewestFirst(entries) => !entries.gaps().is_empty(),
         }
     }
 }
@@ -71,10 +70,7 @@ impl Iterator for RunLog {
             match entry? {
                 Ok(entry) => return Some(entry),
                 // The reader goes on behind the damage; what is missing there shows as a gap.
-                Err(error) => {
-                    self.damaged = true;
-                    log::warn!("{}", Chain(&error));
-                }
+                Err(error) => log::warn!("{}", Chain(&error)),
             }
         }
     }
@@ -95,13 +91,13 @@ impl Jobs {
             Part::Whole | Part::NewestFirst | Part::Last(_) => self.find(job, run).await?,
         };
         let Some(record) = record else {
-            return Ok(RunLog { unit, run: None, entries: Lines::None, settled: false, damaged: false });
+            return Ok(RunLog { unit, run: None, entries: Lines::None, settled: false });
         };
         // This look at the run decides: what it says ended has its log whole below, also if more ends meanwhile.
         let run = record.run();
         let settled = run.ended().is_some() && self.settle(&record).await;
         let Some(invocation) = run.invocation else {
-            return Ok(RunLog { unit, run: Some(run), entries: Lines::None, settled, damaged: false });
+            return Ok(RunLog { unit, run: Some(run), entries: Lines::None, settled });
         };
         let newest_first = part == Part::NewestFirst;
         let from = match part {
@@ -112,9 +108,8 @@ impl Jobs {
         let (journal, job) = (self.journal.clone(), job.clone());
         let entries =
             tokio::task::spawn_blocking(move || journal.run(&journal::Run { job, invocation }, from)).await??;
-        let damaged = !entries.problems().is_empty();
         let entries =
             if newest_first { Lines::NewestFirst(entries.newest_first()) } else { Lines::OldestFirst(entries) };
-        Ok(RunLog { unit, run: Some(run), entries, settled, damaged })
+        Ok(RunLog { unit, run: Some(run), entries, settled })
     }
 }

@@ -41,6 +41,7 @@ pub(super) struct Found {
     pub(super) position: Position,
     pub(super) source: Source,
     pub(super) priority: Option<u8>,
+    pub(super) suppressed: Option<u64>,
     message: Option<NonZeroU64>,
 }
 
@@ -263,10 +264,10 @@ impl FileCursor {
 
     /// The entry that was passed.
     pub(super) fn entry(&mut self, found: Found) -> Result<Entry, Damage> {
-        let Found { position, source, priority, message } = found;
+        let Found { position, source, priority, suppressed, message } = found;
         // An entry without a message is possible in the native protocol.
         let message = message.map(|offset| self.lists.reader.message(&self.lists.file, offset.get()));
-        Ok(Entry { position, priority, source, message: message.transpose()?.unwrap_or_default() })
+        Ok(Entry { position, priority, source, suppressed, message: message.transpose()?.unwrap_or_default() })
     }
 
     /// What went wrong, if anything did since the last time this was asked.
@@ -306,7 +307,9 @@ impl FileCursor {
         }
         let (position, known) = self.lists.reader.read(&self.lists.file, nearest, direction)?;
         let source = self.source(&position, &known)?;
+        let suppressed = known.suppressed();
         let Known { priority, message, .. } = known;
-        Ok(source.map_or(Step::OfOthers, |source| Step::OfRun(Found { position, source, priority, message })))
+        let found = |source| Found { position, source, priority, suppressed, message };
+        Ok(source.map_or(Step::OfOthers, |source| Step::OfRun(found(source))))
     }
 }

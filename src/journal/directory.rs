@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::Error;
 use super::damage::{Damage, Problem};
 use super::file::JournalFile;
+use super::reach::Reach;
 
 /// So many files stay open, the newest; older ones are opened for each query. Far below the usual limit of 1024.
 const KEPT_OPEN: usize = 256;
@@ -35,6 +36,11 @@ impl Listed {
             Some(file) => Ok(Arc::clone(file)),
             None => JournalFile::open(&self.path).map(Arc::new),
         }
+    }
+
+    /// Where its entries lie if it can't be read.
+    pub(super) fn reach(&self) -> Reach {
+        Reach::default().up_to(self.changed)
     }
 }
 

@@ -14,6 +14,7 @@ use super::hash;
 use super::layout::{DATA_HEAD, DataHead, ENTRIES_AT, ENTRY_HEAD, EntryHead, HEADER_MIN, Header, Layout, le64};
 use super::payload;
 use super::position::Position;
+use super::reach::Reach;
 
 /// Bytes read together with the head of a DATA object: most values are no longer.
 const GUESS: usize = 512;
@@ -42,6 +43,19 @@ impl JournalFile {
     /// Whether the file was closed for good already when it was opened here.
     pub(super) fn archived(&self) -> bool {
         self.header.archived
+    }
+
+    /// Where the entries of the file lie, as far as can be known now.
+    pub(super) fn reach(&self) -> Reach {
+        let header = read_up_to(&self.file, 0, HEADER_MIN).ok().and_then(|bytes| Header::parse(&bytes).ok());
+        let changed = self.file.metadata().and_then(|metadata| metadata.modified());
+        match (header, changed) {
+            (Some(header), _) if header.closed => Reach::of(&header),
+            // After a crash the header may be behind what was written.
+            (Some(header), Ok(changed)) => Reach::of(&header).up_to(changed),
+            (None, Ok(changed)) => Reach::default().up_to(changed),
+            (_, Err(_)) => Reach::default(),
+        }
     }
 
     pub(super) fn layout(&self) -> Layout {

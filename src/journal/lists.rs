@@ -12,14 +12,12 @@ use super::damage::Damage;
 use super::facts::{COMPARED, EntryReader, Facts, Known, Wanted};
 use super::file::JournalFile;
 use super::position::Position;
+use super::reach::LEAD_USEC;
 
 /// So many entries are looked at for those that were received before the word that their run began.
-const EARLY_MOST: u64 = 1024;
+pub(super) const EARLY_MOST: u64 = 1024;
 
-/// systemd says that a run begins when it has started the process, which may have printed by then. So long before that
-/// word, what was received may be the run's own.
-const LEAD_USEC: u64 = 1_000_000;
-/// But only if no other run of the unit was heard of for so long: the last words of that one may be late.
+/// What was received up to [`LEAD_USEC`] before the word that a run begins may be its own. But only if no other run of the unit was heard of for so long: the last words of that one may be late.
 const ALONE_USEC: u64 = 5_000_000;
 
 /// How a run begins in one file, or in all.
@@ -39,8 +37,10 @@ impl Begin {
 
     /// The earlier of two, with the earlier of their times.
     pub(super) fn earlier(self, other: Self) -> Self {
-        let position = if other.position.order(&self.position).is_lt() { other.position } else { self.position };
-        Self { position, sent_usec: self.sent_usec.into_iter().chain(other.sent_usec).min() }
+        Self {
+            position: self.position.earlier(other.position),
+            sent_usec: self.sent_usec.into_iter().chain(other.sent_usec).min(),
+        }
     }
 }
 
@@ -107,6 +107,20 @@ impl Lists {
     /// The first index of `chain` that does not come before `position`.
     pub(super) fn lower_bound(&self, chain: &Chain, position: &Position) -> Result<u64, Damage> {
         self.bound(chain, |there| there.order(position).is_lt())
+    }
+
+    /// The same for an entry that may have been received [`LEAD_USEC`] before its time.
+    pub(super) fn lower_bound_with_lead(&self, chain: &Chain, position: &Position) -> Result<u64, Damage> {
+        let mut index = self.lower_bound(chain, position)?;
+        let end = index;
+        while index > 0 && end - index < EARLY_MOST {
+            let before = self.file.position(chain.at(&self.file, index - 1)?)?;
+            if before.realtime.saturating_add(LEAD_USEC) < position.realtime {
+                break;
+            }
+            index -= 1;
+        }
+        Ok(index)
     }
 
     /// The first index of `chain` that comes after `position`.

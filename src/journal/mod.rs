@@ -16,16 +16,21 @@ mod entries;
 mod facts;
 mod fence;
 mod file;
+mod gaps;
 mod hash;
 mod layout;
 mod lists;
+mod losses;
 mod payload;
 mod position;
+mod reach;
 mod runs;
+mod search;
 mod streams;
 mod tail;
 pub mod text;
 mod window;
+mod words;
 
 use std::fs;
 use std::io;
@@ -38,9 +43,11 @@ use crate::policy::AllowedJob;
 
 pub use self::damage::{Damage, Problem};
 pub use self::entries::{Entries, NewestFirst};
+pub use self::gaps::Gap;
 pub use self::position::Position;
-pub use self::runs::{FoundRun, RunEnd};
+pub use self::runs::FoundRun;
 pub use self::tail::{Arrived, Pulse, Tail};
+pub use self::words::RunEnd;
 
 use self::directory::Directories;
 
@@ -116,17 +123,6 @@ pub enum Source {
     Other,
 }
 
-/// Why entries are missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Gap {
-    /// journald has deleted them to make room.
-    Vacuumed,
-    /// journald took so many messages less than were sent: its limit of messages was reached.
-    Suppressed(u64),
-    /// A file that may hold some can't be read.
-    Unreadable,
-}
-
 /// One entry of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -136,6 +132,8 @@ pub struct Entry {
     pub priority: Option<u8>,
     /// Who wrote it.
     pub source: Source,
+    /// How many messages of the unit journald dropped before this one, if this is journald's own word of that.
+    pub suppressed: Option<u64>,
     /// The bytes as they were sent, in any encoding, without the newline that ended them.
     pub message: Vec<u8>,
 }

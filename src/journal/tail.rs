@@ -68,8 +68,8 @@ impl Pulse {
 pub struct Arrived {
     /// Entries in their order; none if nothing has arrived.
     pub entries: Vec<Entry>,
-    /// What is missing before them, or among them.
-    pub gap: Option<Gap>,
+    /// Whether a file that may hold more can't be read.
+    pub is_damaged: bool,
 }
 
 /// A place at the growing end of a run's log.
@@ -155,7 +155,7 @@ impl Tail {
         }
         if let Some(problem) = cursor.take_problem() {
             self.journal.directories.report(&problem);
-            arrived.gap = Some(Gap::Unreadable);
+            arrived.is_damaged = true;
         }
         if (arrived.entries.len() as u64) < new {
             // Some are not of this run; so another one may have begun.
@@ -174,22 +174,23 @@ impl Tail {
         let growing: Result<Vec<_>, Damage> = growing.collect();
         let mut entries = self.journal.run(&self.run, self.last.map_or(From::Start, From::After))?;
         let mut arrived = Arrived::default();
-        if !entries.problems().is_empty() {
-            arrived.gap = Some(Gap::Unreadable);
-        }
         let mut room = Room::default();
-        loop {
-            if !room.is_left() {
-                return Ok(arrived);
-            }
+        let mut is_over = false;
+        while !is_over && room.is_left() {
             match entries.next() {
                 Some(Ok(entry)) => {
                     room.take(&entry);
                     arrived.entries.push(entry);
                 }
-                Some(Err(_)) => arrived.gap = Some(Gap::Unreadable),
-                None => break,
+                // It shows as a gap.
+                Some(Err(_)) => {}
+                None => is_over = true,
             }
+        }
+        // That the entry told last has been deleted is no loss: what came after it came a moment ago.
+        arrived.is_damaged = entries.gaps().contains(&Gap::Unreadable);
+        if !is_over {
+            return Ok(arrived);
         }
         if let Ok(growing) = growing {
             self.growing = growing;

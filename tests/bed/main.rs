@@ -13,6 +13,7 @@ mod machine;
 mod main_job;
 mod operator;
 mod package;
+mod reader;
 mod starts;
 mod units;
 mod workflow;

@@ -57,19 +57,6 @@ fn files_that_come_and_go_are_noticed() {
 }
 
 #[test]
-fn a_reader_is_told_of_what_was_deleted() {
-    let place = Place::new();
-    place.write("system@1.journal", Layout::USUAL, &[Line::of_job(1, '1', "one"), Line::of_job(2, '1', "two")]);
-    place.write("system.journal", Layout::USUAL, &[Line::of_job(3, '1', "three")]);
-    let first = place.entries(&run('1'), From::Start)[0].position;
-    fs::remove_file(place.file("system@1.journal")).unwrap();
-    let mut entries = place.journal().run(&run('1'), From::After(first)).unwrap();
-    assert!(entries.gap());
-    assert_eq!(text(&entries.next().unwrap().unwrap()), "three");
-    assert!(entries.next().is_none());
-}
-
-#[test]
 fn a_file_deleted_while_it_is_read_is_read_to_its_end() {
     let lines: Vec<_> = (0..100).map(|time| Line::of_job(time, '1', "line")).collect();
     let place = Place::with(&lines);

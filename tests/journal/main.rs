@@ -8,6 +8,8 @@ mod damage;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod gaps;
+#[cfg(test)]
 mod layouts;
 #[cfg(test)]
 mod rules;

@@ -67,7 +67,7 @@ impl Params {
     }
 }
 
-fn refuse(detail: String) -> Problem {
+pub(super) fn refuse(detail: String) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", detail)
 }
 

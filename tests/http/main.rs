@@ -18,6 +18,7 @@ mod wire;
 
 mod economy;
 mod edges;
+mod follow;
 mod instances;
 mod names;
 mod outages;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ci_bridge::auth::{Access, Keyring, Token, TokenHash};
 use ci_bridge::config::QueryTokens;
+use ci_bridge::http::Following;
 use ci_bridge::http::serve::{Bounds, Listener, serve};
 use ci_bridge::jobs::{Jobs, Runs};
 use ci_bridge::journal::Journal;
@@ -18,10 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::journal::JournalFiles;
 use crate::systemd1::{Systemd1, Unit};
-use crate::wire::{Answer, exchange};
+use crate::wire::{Answer, Streamed, exchange};
 
 /// Where the bridge looks for journald in the directory of the journal; usually nobody is there.
 const JOURNALD: &str = "socket";
+
+/// The time that answers under way have at the end.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// A token of another make, of which the bridge knows only the hash.
 pub(crate) const FOREIGN: &str = "a-secret-of-the-predecessor/+=";
@@ -65,12 +69,23 @@ fn entry(name: &str, access: Access, token: &str, extra: &str) -> String {
     format!("[[token]]\nname = \"{name}\"\naccess = \"{access}\"\nsha256 = \"{hash}\"\n{extra}\n")
 }
 
+/// A request without a body, after whose answer the connection is closed.
+fn head(request: &str, headers: &[(&str, &str)]) -> String {
+    let mut head = format!("{request} HTTP/1.1\r\nHost: bridge\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    head
+}
+
 /// How a bridge is set up.
 pub(crate) struct Setup {
     pub(crate) query_tokens: QueryTokens,
     pub(crate) instances_per_hour: usize,
     pub(crate) header_timeout: Duration,
     pub(crate) connections: usize,
+    pub(crate) following: Following,
     /// What the journal holds, in the export format of journald.
     pub(crate) journal: String,
 }
@@ -82,6 +97,7 @@ impl Default for Setup {
             instances_per_hour: 200,
             header_timeout: Duration::from_secs(10),
             connections: 512,
+            following: Following { most: 100, heartbeat: Duration::from_secs(15) },
             journal: crate::journal::FOREIGN_ENTRY.to_owned(),
         }
     }
@@ -134,13 +150,13 @@ impl Bridge {
         let files = Journal::new(vec![journal.directory().to_owned()]).with_socket(&journal.directory().join(JOURNALD));
         let jobs = Jobs::new(runs, view.clone(), files, setup.instances_per_hour);
         let keyring = Arc::new(ArcSwap::from_pointee(keyring));
-        let router = ci_bridge::http::router(policy, jobs, keyring, setup.query_tokens);
+        let stop = CancellationToken::new();
+        let router = ci_bridge::http::router(policy, jobs, keyring, setup.query_tokens, setup.following, stop.clone());
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let stop = CancellationToken::new();
         let bounds = Bounds { connections: setup.connections, header_timeout: setup.header_timeout };
-        tokio::spawn(serve(vec![Listener::Tcp(listener)], router, bounds, stop.clone(), Duration::ZERO));
+        tokio::spawn(serve(vec![Listener::Tcp(listener)], router, bounds, stop.clone(), DRAIN));
         let (watching, stopped) = (view.clone(), stop.clone());
         tokio::spawn(async move { watching.run(stopped).await });
         Self { systemd, tokens, address, view, journal, stop }
@@ -167,12 +183,14 @@ impl Bridge {
 
     /// Sends `METHOD TARGET` with these headers.
     pub(crate) async fn call_with(&self, request: &str, headers: &[(&str, &str)]) -> Answer {
-        let mut head = format!("{request} HTTP/1.1\r\nHost: bridge\r\nConnection: close\r\n");
-        for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        head.push_str("\r\n");
-        exchange(self.address, head.as_bytes()).await
+        exchange(self.address, head(request, headers).as_bytes()).await
+    }
+
+    /// Sends `GET TARGET` with a token that may read, and these headers; returns when the head of the answer is there.
+    pub(crate) async fn open(&self, target: &str, headers: &[(&str, &str)]) -> Streamed {
+        let bearer = format!("Bearer {}", self.tokens.reader);
+        let headers = [&[("Authorization", bearer.as_str())], headers].concat();
+        Streamed::open(self.address, head(&format!("GET {target}"), &headers).as_bytes()).await
     }
 
     /// Starts a job and gives back the id of its run.

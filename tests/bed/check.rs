@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, lines_of_job};
 use crate::machine::{Bed, Plan};
 
 /// A finding that is not `ok`.
@@ -204,6 +204,22 @@ fn a_journal_in_memory_is_brought_to_disk() {
     assert!(bed.sh("ls /var/log/journal/$(cat /etc/machine-id)").contains("system.journal"));
 }
 
+#[test]
+#[ignore = "boots a bed: make test"]
+fn a_journald_that_keeps_nothing_is_a_failure_and_made_to_keep_all() {
+    let bed = configured(Plan::default().journald("Storage=none").journald("MaxLevelStore=notice"));
+    let found = cured(&bed, "journal");
+    let levels: Vec<_> = found.iter().map(|(level, _)| level.as_str()).collect();
+    assert_eq!(levels, ["failure", "warning", "failure"], "{found:?}");
+    let messages: Vec<_> = found.iter().map(|(_, message)| message.as_str()).collect();
+    let set = "/etc/systemd/journald.conf.d/zz-bed.conf";
+    assert_eq!(messages[0], format!("keeps nothing, so there are no logs (Storage=none in {set})"));
+    let whole = "so no log can be known to be whole";
+    assert_eq!(messages[1], format!("keeps no line less important than notice, {whole} (MaxLevelStore= in {set})"));
+    assert!(messages[2].starts_with("there is no journal in /var/log/journal/"), "{messages:?}");
+    assert_eq!(kept(&bed, "ci-test-hello"), 3);
+}
+
 #[tokio::test]
 #[ignore = "boots a bed: make test"]
 async fn a_journald_that_drops_debug_lines_is_told_because_no_log_is_known_to_be_whole() {
@@ -215,6 +231,36 @@ async fn a_journald_that_drops_debug_lines_is_told_because_no_log_is_known_to_be
     assert!(!whole().await);
     assert_eq!(cured(&bridge.bed, "journal").len(), 1);
     assert!(whole().await);
+}
+
+#[tokio::test]
+#[ignore = "boots a bed: make test"]
+async fn a_journal_that_the_service_cannot_read_is_opened_to_it() {
+    let bridge = Bridge::up();
+    let bed = &bridge.bed;
+    bed.ok(["journalctl", "--rotate"]);
+    assert_eq!(faults(bed, "journal"), []);
+    for (fault, level, said) in [
+        ("gpasswd --delete ci-bridge systemd-journal", "failure", "no journal file can be read: "),
+        ("groupdel systemd-journal", "failure", "no journal file can be read: "),
+        ("chmod 0600 /var/log/journal/*/*", "failure", "no journal file can be read: "),
+        (
+            "chgrp root /var/log/journal/*/*; chmod g-rwx /var/log/journal/*/*",
+            "failure",
+            "no journal file can be read: ",
+        ),
+        ("chmod 0600 /var/log/journal/*/system@*.journal", "warning", "1 of its files can't be read, such as "),
+        ("chmod 0700 /var/log/journal/*", "failure", "cannot list /var/log/journal/"),
+        ("chmod 0700 /var/log/journal", "failure", "cannot list /var/log/journal/"),
+    ] {
+        bed.sh(fault);
+        let [(is, message)] = cured(bed, "journal").try_into().unwrap();
+        assert_eq!(is, level, "{fault}: {message}");
+        assert!(message.starts_with(said), "{fault}: {message}");
+    }
+    bridge.run("ci-test-hello").await;
+    let log = bridge.logs("ci-test-hello").await;
+    assert_eq!(lines_of_job(&log), ["hello", "this is the second line", "done"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod boot;
 mod bridge;
+mod check;
 mod faults;
 mod follow;
 mod logs;

@@ -101,6 +101,9 @@ impl Header {
     /// # Errors
     /// [`Damage`] if this is no journal file, or one of a kind that is not known.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Damage> {
+        if bytes.is_empty() {
+            return Err(Damage::Empty);
+        }
         if bytes.len() < HEADER_MIN || !bytes.starts_with(SIGNATURE) {
             return Err(Damage::NotAJournal);
         }
@@ -133,6 +136,9 @@ impl Header {
         };
         if header.size < HEADER_MIN as u64 {
             return Err(Damage::Corrupt { at: 88, what: "the header is too short" });
+        }
+        if header.buckets == 0 && header.entries == 0 {
+            return Err(Damage::Empty);
         }
         if header.buckets == 0 || header.buckets_at < header.size {
             return Err(Damage::Corrupt { at: 104, what: "there is no hash table" });

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::invocation::InvocationId;
 
 use super::chain::{Chain, Direction, Slots};
+use super::cursor::Span;
 use super::damage::Damage;
 use super::facts::{COMPARED, EntryReader, Facts, Known, Wanted};
 use super::file::JournalFile;
@@ -138,6 +139,19 @@ impl Lists {
             return Ok(chain.len());
         }
         chain.partition_point(|_, index| is_before(index))
+    }
+
+    /// Whether one of the last lines of the unit in that time was printed on standard output.
+    pub(super) fn has_printed(&mut self, span: &Span) -> Result<bool, Damage> {
+        let start = self.lower_bound(&self.unit, &span.start)?;
+        let end = span.end.map_or(Ok(self.unit.len()), |end| self.lower_bound(&self.unit, &end))?;
+        for index in (start.max(end.saturating_sub(EARLY_MOST))..end).rev() {
+            let (_, known) = self.read(self.unit.at(&self.file, index)?)?;
+            if known.facts.has(Facts::UNIT) && known.stream.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The first entry of the run in this file: the manager's first word about it, or its own.

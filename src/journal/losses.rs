@@ -8,6 +8,7 @@
 //! system.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Error;
@@ -111,9 +112,11 @@ fn tells_of_starts(lists: &mut Lists) -> Result<bool, Damage> {
 /// Whether there is no older entry in those files to which the words of the manager go.
 fn is_first_of_all(search: &Search<'_>, position: &Position) -> Result<bool, Error> {
     let is_of_user = |name: &OsStr| name.as_encoded_bytes().starts_with(b"user-");
+    let is_of_system =
+        |path: &Path| search.directories.namespace_of(path).is_none() && !path.file_name().is_some_and(is_of_user);
     let files = search.directories.files()?;
-    let system = files.iter().filter(|listed| !listed.path.file_name().is_some_and(is_of_user));
-    let mut firsts = system.filter_map(|listed| listed.open().ok()?.reach().first);
+    let mut firsts =
+        files.iter().filter(|listed| is_of_system(&listed.path)).filter_map(|listed| listed.open().ok()?.reach().first);
     // A header knows the place of an entry, but not its hash.
     let position = Position { xor_hash: 0, ..*position };
     Ok(firsts.all(|first| first.order(&position).is_ge()))

@@ -5,8 +5,8 @@
 //! tables of the files, so that what other units have written costs nothing. It trusts only what journald itself says
 //! of an entry, never what the sender claims.
 //!
-//! Absent on purpose: free matches, other namespaces, and sealing. Nothing is written but the messages of `fence`. All calls block; each is a matter of
-//! milliseconds, an iteration over a long log more.
+//! Absent on purpose: free matches, and sealing. Nothing is written but the messages of `fence`. All calls block; each is
+//! a matter of milliseconds, an iteration over a long log more.
 
 mod chain;
 mod cursor;
@@ -154,13 +154,15 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The journal in these directories, as `/var/log/journal/<machine-id>`; those that don't exist are passed over.
+    /// The journal in these directories, as `/var/log/journal/<machine-id>`, and in those of its namespaces beside them,
+    /// as `/var/log/journal/<machine-id>.ci`. Those that don't exist are passed over until they do.
     #[must_use]
     pub fn new(directories: Vec<PathBuf>) -> Self {
         Self { directories: Arc::new(Directories::new(directories)), socket: Path::new(fence::SOCKET).into() }
     }
 
-    /// The same journal, written to through another socket than `/run/systemd/journal/socket`.
+    /// The same journal, written to through another socket than `/run/systemd/journal/socket`. Those of namespaces are
+    /// beside it, as in `/run/systemd/journal.ci`.
     #[must_use]
     pub fn with_socket(self, socket: &Path) -> Self {
         Self { socket: socket.into(), ..self }
@@ -214,7 +216,7 @@ impl Journal {
     }
 
     /// Waits until journald has read what a run printed: until `quiet_rounds` messages in a row, each sent when the one
-    /// before had arrived, found no new entry of the run. `false` if that was not reached by `deadline`.
+    /// before had arrived, found no new entry of the run. Where a namespace may have lines of it, also its journald. `false` if that was not reached by `deadline`.
     ///
     /// # Errors
     /// [`Error::Send`] if journald takes no message, otherwise as [`Journal::run`].

@@ -1,6 +1,8 @@
 //! Runs of a unit: finding them, their entries and how they ended.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::invocation::InvocationId;
@@ -64,6 +66,16 @@ pub(super) fn entries(directories: &Arc<Directories>, run: &Run, from: &From) ->
     search.report();
     let problems = search.unread.into_iter().map(|unread| unread.problem).collect();
     Ok(Entries::new(cursors, gaps, problems, Arc::clone(directories), from))
+}
+
+/// The namespaces in which processes of a run printed on their standard output; `None` is the journal of the host.
+pub(super) fn printed_in(directories: &Arc<Directories>, run: &Run) -> Result<BTreeSet<Option<String>>, Error> {
+    let mut search = Search::new(directories, run.job.unit(), Some(run.invocation))?;
+    let Some(begin) = search.begin() else { return Ok(BTreeSet::new()) };
+    let span = search.span(&begin);
+    let printed = search.each(|lists| Ok(lists.has_printed(&span)?.then(|| lists.path.clone())));
+    let namespace = |path: PathBuf| directories.namespace_of(&path).map(str::to_owned);
+    Ok(printed.into_iter().flatten().map(namespace).collect())
 }
 
 /// What is known of one run.

@@ -56,6 +56,7 @@ impl<'a> Search<'a> {
                 Ok(file) => file,
                 // journald has deleted it since it was listed.
                 Err(Damage::Io(error)) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(Damage::Empty) => continue,
                 Err(damage) => {
                     search.unread.push(Unread { problem: Problem::new(path, damage), reach: listed.reach() });
                     continue;
@@ -69,6 +70,8 @@ impl<'a> Search<'a> {
                 Err(damage) => search.unread.push(Unread::of(path, &file, damage)),
             }
         }
+        let unlisted = directories.unlisted().into_iter();
+        search.unread.extend(unlisted.map(|problem| Unread { problem, reach: Reach::default() }));
         match search.unread.last().map(|unread| unread.problem.clone()) {
             Some(problem) if !readable => {
                 search.report();

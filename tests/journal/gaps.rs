@@ -5,20 +5,12 @@ use std::os::unix::fs::FileExt as _;
 
 use ci_bridge::journal::{From, Gap, Source};
 
-use crate::support::{DEACTIVATED, FAILED, Layout, Line, Place, STARTED, STARTING, UNIT, hex, run, text};
+use crate::support::{FAILED, Layout, Line, Place, STARTED, UNIT, hex, run, text};
 
 const DROPPED: &str = "a596d6fe7bfa4994828e72309e95d61e";
 
-fn starting(at_ms: u64, digit: char) -> Line {
-    Line::of_manager(at_ms, digit, STARTING, "Starting")
-}
-
 fn finished(at_ms: u64, digit: char) -> Line {
     Line::of_manager(at_ms, digit, STARTED, "Finished ci-test-a.service").with("MESSAGE", "Finished ci-test-a.service")
-}
-
-fn ended(at_ms: u64, digit: char) -> Line {
-    Line::of_manager(at_ms, digit, DEACTIVATED, "Deactivated")
 }
 
 /// What journald writes before the first message that it takes again.
@@ -50,8 +42,8 @@ fn gaps(place: &Place, digit: char) -> Vec<Gap> {
 #[test]
 fn a_reader_is_told_of_what_was_deleted_behind_its_position() {
     let place = Place::new();
-    place.write("system@1.journal", Layout::USUAL, &[starting(0, '1'), Line::of_job(1, '1', "one")]);
-    place.write("system.journal", Layout::USUAL, &[Line::of_job(2, '1', "two"), ended(3, '1')]);
+    place.write("system@1.journal", Layout::USUAL, &[Line::starting(0, '1'), Line::of_job(1, '1', "one")]);
+    place.write("system.journal", Layout::USUAL, &[Line::of_job(2, '1', "two"), Line::ended(3, '1')]);
     let all = place.entries(&run('1'), From::Start);
     assert_eq!(gaps(&place, '1'), []);
     fs::remove_file(place.file("system@1.journal")).unwrap();
@@ -66,8 +58,8 @@ fn a_reader_is_told_of_what_was_deleted_behind_its_position() {
 #[test]
 fn a_run_without_its_first_word_has_lost_its_beginning() {
     let place = Place::new();
-    place.write("system@1.journal", Layout::USUAL, &[starting(0, '1'), Line::of_job(1, '1', "one")]);
-    let rest = [Line::new(2, "of nobody"), Line::of_job(3, '1', "two"), finished(4, '1'), ended(5, '1')];
+    place.write("system@1.journal", Layout::USUAL, &[Line::starting(0, '1'), Line::of_job(1, '1', "one")]);
+    let rest = [Line::new(2, "of nobody"), Line::of_job(3, '1', "two"), finished(4, '1'), Line::ended(5, '1')];
     place.write("system.journal", Layout::USUAL, &rest);
     assert_eq!(gaps(&place, '1'), []);
     fs::remove_file(place.file("system@1.journal")).unwrap();
@@ -86,7 +78,7 @@ fn a_run_of_which_only_its_own_lines_are_left_has_lost_its_beginning() {
     // Nothing is older, so that is where journald has cut.
     assert_eq!(gaps(&Place::with(&lines), '1'), [Gap::Vacuumed]);
     // The manager tells of starts of this unit.
-    let place = Place::with(&[vec![of_nobody.clone()], lines.to_vec(), vec![starting(9, '2')]].concat());
+    let place = Place::with(&[vec![of_nobody.clone()], lines.to_vec(), vec![Line::starting(9, '2')]].concat());
     assert_eq!(gaps(&place, '1'), [Gap::Vacuumed]);
     assert_eq!(gaps(&place, '2'), []);
     // A file of a login user that is older shows nothing: those of the system go on their own.
@@ -106,20 +98,20 @@ fn a_manager_that_does_not_tell_of_starts_loses_nothing() {
 fn a_run_that_has_just_begun_has_not_lost_its_beginning() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let at_ms = u64::try_from(now.as_millis()).unwrap() - 1_700_000_000_000;
-    let place = Place::with(&[starting(0, '1'), Line::of_job(at_ms, '2', "sooner than the word of its start")]);
+    let place = Place::with(&[Line::starting(0, '1'), Line::of_job(at_ms, '2', "sooner than the word of its start")]);
     assert_eq!(gaps(&place, '2'), []);
 }
 
 #[test]
 fn dropped_messages_are_told_with_their_number() {
     let place = Place::with(&[
-        starting(0, '1'),
+        Line::starting(0, '1'),
         Line::of_job(1, '1', "one"),
         note(2, '1', 40),
         Line::of_job(2, '1', "two"),
         note(3, '1', 2),
         Line::of_job(3, '1', "three"),
-        ended(4, '1'),
+        Line::ended(4, '1'),
     ]);
     let entries = place.entries(&run('1'), From::Start);
     let notes: Vec<_> = entries.iter().filter_map(|entry| Some((entry.suppressed?, entry.source))).collect();
@@ -147,14 +139,14 @@ fn dropped_messages_are_told_with_their_number() {
 fn only_journald_tells_of_dropped_messages() {
     let forged = |line: Line, message: &str| line.with("MESSAGE", message);
     let place = Place::with(&[
-        starting(0, '1'),
+        Line::starting(0, '1'),
         forged(note(1, '1', 1), "as a user").with("_UID", "995"),
         forged(note(2, '1', 2), "as root, but not as journald").with("_TRANSPORT", "journal"),
         forged(note(3, '1', 3), "about another unit").with("OBJECT_SYSTEMD_UNIT", "ci-test-b.service"),
         forged(note(4, '1', 4), "of something else").with("MESSAGE_ID", &hex('6')),
         Line::of_job(5, '1', "of the job itself").with("MESSAGE_ID", DROPPED).with("N_DROPPED", "5"),
         note(6, '1', 6).with("N_DROPPED", "many"),
-        ended(7, '1'),
+        Line::ended(7, '1'),
     ]);
     assert_eq!(gaps(&place, '1'), []);
     assert!(place.entries(&run('1'), From::Start).iter().all(|entry| entry.suppressed.is_none()));
@@ -165,14 +157,14 @@ fn only_journald_tells_of_dropped_messages() {
 fn two_runs(pause_ms: u64) -> Place {
     let second = 100 + pause_ms;
     Place::with(&[
-        starting(0, '1'),
+        Line::starting(0, '1'),
         Line::of_job(100, '1', "the last that was taken"),
-        ended(200, '1'),
+        Line::ended(200, '1'),
         note(second, '2', 4600),
         Line::of_job(second, '2', "taken again"),
-        starting(second + 1, '2'),
-        ended(second + 2, '2'),
-        starting(second + 100, '3'),
+        Line::starting(second + 1, '2'),
+        Line::ended(second + 2, '2'),
+        Line::starting(second + 100, '3'),
         Line::of_job(second + 101, '3', "hello"),
     ])
 }
@@ -197,15 +189,15 @@ fn messages_dropped_at_the_end_of_a_run_are_told_by_the_next_one() {
 #[test]
 fn a_run_that_was_dropped_as_a_whole_is_told_of_too() {
     let place = Place::with(&[
-        starting(0, '1'),
+        Line::starting(0, '1'),
         Line::of_job(100, '1', "the last that was taken"),
-        ended(200, '1'),
-        starting(1000, '2'),
-        ended(1100, '2'),
-        starting(40_000, '3'),
+        Line::ended(200, '1'),
+        Line::starting(1000, '2'),
+        Line::ended(1100, '2'),
+        Line::starting(40_000, '3'),
         note(40_001, '3', 7),
         Line::of_job(40_001, '3', "taken again"),
-        ended(40_002, '3'),
+        Line::ended(40_002, '3'),
     ]);
     for digit in ['1', '2', '3'] {
         assert_eq!(gaps(&place, digit), [Gap::Suppressed(7)], "{digit}");
@@ -218,7 +210,7 @@ fn three_files() -> Place {
     for (name, digit, hour) in [("system@1.journal", '1', 1), ("system@2.journal", '2', 2), ("system.journal", '3', 3)]
     {
         let at = hour * 3_600_000;
-        let lines = [starting(at, digit), Line::of_job(at + 1, digit, "hello"), ended(at + 2, digit)];
+        let lines = [Line::starting(at, digit), Line::of_job(at + 1, digit, "hello"), Line::ended(at + 2, digit)];
         place.write(name, Layout::USUAL, &lines);
     }
     for digit in ['1', '2', '3'] {

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod fence;
+#[cfg(test)]
 mod files;
 #[cfg(test)]
 mod gaps;

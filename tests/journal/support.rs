@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ci_bridge::invocation::InvocationId;
 use ci_bridge::journal::{Entry, From, Journal, Run};
@@ -35,6 +37,15 @@ pub(crate) fn invocation(digit: char) -> InvocationId {
 
 pub(crate) fn run(digit: char) -> Run {
     Run { job: job(), invocation: invocation(digit) }
+}
+
+/// Waits for `done`, which something else brings about.
+pub(crate) fn wait_until(mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "it did not happen within 20 seconds");
+        thread::yield_now();
+    }
 }
 
 /// An entry to be written: its time in milliseconds and its fields.
@@ -87,6 +98,16 @@ impl Line {
             .with("MESSAGE_ID", id)
             .with("UNIT", UNIT)
             .with("INVOCATION_ID", &hex(invocation))
+    }
+
+    /// The first word of the system manager about a run.
+    pub(crate) fn starting(at_ms: u64, invocation: char) -> Self {
+        Self::of_manager(at_ms, invocation, STARTING, "Starting")
+    }
+
+    /// Its word that a run has succeeded.
+    pub(crate) fn ended(at_ms: u64, invocation: char) -> Self {
+        Self::of_manager(at_ms, invocation, DEACTIVATED, "Deactivated")
     }
 
     /// The entry in the journal export format.

@@ -161,6 +161,20 @@ fn a_rate_limit_of_one_job_is_lifted_for_that_job() {
 
 #[test]
 #[ignore = "boots a bed: make test"]
+fn a_rate_limit_of_a_prefix_without_drop_ins_of_its_own_is_lifted_job_by_job() {
+    let bed = Plan::default().package().boot();
+    bed.ok(["ci-bridge", "init", "--prefix", "ci_test_"]);
+    for job in ["ci_test_a", "ci_test_b@"] {
+        bed.write(&format!("/etc/systemd/system/{job}.service"), "[Service]\nExecStart=/bin/true\n");
+    }
+    // What the remedy would be if systemd had drop-ins for such a prefix.
+    drop_in(&bed, "/etc/systemd/system/ci_test_.service.d/10-log.conf", "[Service]\nLogRateLimitIntervalSec=1us\n");
+    let [(_, message)] = cured(&bed, "rate limit").try_into().unwrap();
+    assert_eq!(message, "beyond 10000 lines in 30s journald drops lines of ci_test_a, ci_test_b@");
+}
+
+#[test]
+#[ignore = "boots a bed: make test"]
 fn a_rate_limit_that_journald_does_not_have_is_no_fault() {
     let bed = configured(Plan::default());
     add_job(&bed, "flood", "ExecStart=/usr/bin/seq 60000\n");

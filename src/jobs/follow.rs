@@ -281,6 +281,7 @@ impl Follower {
 /// A part of a log, read at once.
 struct Page {
     found: Vec<Entry>,
+    /// Behind what was found.
     gap: Option<journal::Gap>,
     /// What comes behind; `None` if there is nothing more.
     rest: Option<Box<Entries>>,
@@ -292,19 +293,21 @@ fn page(
     entries: Option<Box<Entries>>,
     from: From,
 ) -> Result<Page, journal::Error> {
-    let mut gap = None;
+    let mut found = Vec::new();
     let mut entries = if let Some(entries) = entries {
         entries
     } else {
-        let entries = journal.run(run, from)?;
-        if entries.gap() {
-            gap = Some(journal::Gap::Vacuumed);
-        } else if !entries.problems().is_empty() {
-            gap = Some(journal::Gap::Unreadable);
+        let entries = Box::new(journal.run(run, from)?);
+        let gap = if entries.gap() {
+            Some(journal::Gap::Vacuumed)
+        } else {
+            (!entries.problems().is_empty()).then_some(journal::Gap::Unreadable)
+        };
+        if gap.is_some() {
+            return Ok(Page { found, gap, rest: Some(entries) });
         }
-        Box::new(entries)
+        entries
     };
-    let mut found = Vec::new();
     let mut bytes = 0;
     while found.len() < PAGE_ENTRIES && bytes < PAGE_BYTES {
         match entries.next() {
@@ -314,10 +317,10 @@ fn page(
             }
             Some(Err(error)) => {
                 log::warn!("{}", Chain(&error));
-                gap = Some(journal::Gap::Unreadable);
+                return Ok(Page { found, gap: Some(journal::Gap::Unreadable), rest: Some(entries) });
             }
-            None => return Ok(Page { found, gap, rest: None }),
+            None => return Ok(Page { found, gap: None, rest: None }),
         }
     }
-    Ok(Page { found, gap, rest: Some(entries) })
+    Ok(Page { found, gap: None, rest: Some(entries) })
 }

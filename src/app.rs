@@ -22,6 +22,8 @@ use crate::systemd::{BusAddress, Systemd};
 
 /// How long the answers that are under way at the end may take.
 const DRAIN: Duration = Duration::from_secs(10);
+/// The longest that a client may take nothing of what is ready for it.
+const WRITE_STALL: Duration = Duration::from_secs(30);
 /// Proxies take an answer for dead after half a minute of silence, or more.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long systemd's state is waited for before the bridge answers without it, not ready.
@@ -71,8 +73,11 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
         let (systemd, stop) = (systemd.clone(), stop.clone());
         tokio::spawn(async move { systemd.run(stop).await })
     };
-    let bounds =
-        Bounds { connections: settings.limits.max_connections, header_timeout: settings.limits.header_timeout };
+    let bounds = Bounds {
+        connections: settings.limits.max_connections,
+        header_timeout: settings.limits.header_timeout,
+        write_stall: WRITE_STALL,
+    };
     let serving = tokio::spawn(http::serve::serve(listeners, router, bounds, stop.clone(), DRAIN));
     if tokio::time::timeout(FIRST_READING, systemd.ready()).await.is_err() {
         log::warn!("systemd cannot be reached yet; the bridge answers, but is not ready");

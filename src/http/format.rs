@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::params::{Params, refuse};
 use super::problem::Problem;
 use super::shape;
-use crate::jobs::{Cursor, Entry, Gap, InvocationId, neutralise};
+use crate::jobs::{Cursor, Entry, Gap, InvocationId, OWN_MARK, neutralise};
 use crate::policy::AllowedJob;
 
 /// The format of an answer with lines.
@@ -142,7 +142,7 @@ impl Writer {
                 }
                 Gap::Unreadable => "lines may be missing here: a journal file can't be read".to_owned(),
             };
-            return out.extend(format!("[ci-bridge] {what}\n").as_bytes());
+            return out.extend(format!("{OWN_MARK} {what}\n").as_bytes());
         }
         let gap = match gap {
             Gap::Vacuumed => json!({ "reason": "vacuumed" }),
@@ -223,3 +223,6 @@ fn split(text: &str) -> Option<(&str, char, &str)> {
     let (at, char) = text.char_indices().find(|(_, char)| matches!(char, '\u{85}' | '\u{2028}' | '\u{2029}'))?;
     Some((&text[..at], char, &text[at + char.len_utf8()..]))
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,9 +35,9 @@ impl Problem {
         self
     }
 
-    /// What the body of the answer would say, for an answer that has begun already.
+    /// The main members of the body, for an answer that has begun already.
     pub(super) fn summary(&self) -> Value {
-        json!({ "code": self.0.code, "detail": self.0.detail })
+        json!({ "status": self.0.status.as_u16(), "code": self.0.code, "detail": self.0.detail })
     }
 
     /// Tells the caller when to try again.

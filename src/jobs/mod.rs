@@ -32,7 +32,7 @@ pub use self::live::Batch;
 pub use self::run::{Ended, Phase, Run, RunId, RunResult};
 pub use self::run_log::{Part, RunLog};
 pub use crate::invocation::{InvocationId, MainExit};
-pub use crate::journal::text::neutralise;
+pub use crate::journal::text::{OWN_MARK, neutralise};
 pub use crate::journal::{Entry, Gap, Position, Source};
 pub use crate::systemd::ListedJob;
 

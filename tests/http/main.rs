@@ -18,6 +18,8 @@ mod wire;
 
 mod economy;
 mod edges;
+mod endings;
+mod events;
 mod follow;
 mod instances;
 mod names;

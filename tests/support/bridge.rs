@@ -85,6 +85,7 @@ pub(crate) struct Setup {
     pub(crate) instances_per_hour: usize,
     pub(crate) header_timeout: Duration,
     pub(crate) connections: usize,
+    pub(crate) write_stall: Duration,
     pub(crate) following: Following,
     /// What the journal holds, in the export format of journald.
     pub(crate) journal: String,
@@ -97,6 +98,7 @@ impl Default for Setup {
             instances_per_hour: 200,
             header_timeout: Duration::from_secs(10),
             connections: 512,
+            write_stall: Duration::from_secs(30),
             following: Following { most: 100, heartbeat: Duration::from_secs(15) },
             journal: crate::journal::FOREIGN_ENTRY.to_owned(),
         }
@@ -109,7 +111,8 @@ pub(crate) struct Bridge {
     pub(crate) tokens: Tokens,
     pub(crate) address: SocketAddr,
     pub(crate) view: Systemd,
-    journal: JournalFiles,
+    journal: Arc<JournalFiles>,
+    keyring: Arc<ArcSwap<Keyring>>,
     stop: CancellationToken,
 }
 
@@ -141,7 +144,7 @@ impl Bridge {
 
     async fn to(systemd: Systemd1, setup: Setup) -> Self {
         crate::logged::capture();
-        let journal = JournalFiles::write(&setup.journal);
+        let journal = Arc::new(JournalFiles::write(&setup.journal));
         let (tokens, keyring) = Tokens::generate();
         let policy = Policy::new(vec![Prefix::parse("ci-test-").unwrap()]);
         let runs = Runs::new(policy.clone());
@@ -151,20 +154,55 @@ impl Bridge {
         let jobs = Jobs::new(runs, view.clone(), files, setup.instances_per_hour);
         let keyring = Arc::new(ArcSwap::from_pointee(keyring));
         let stop = CancellationToken::new();
-        let router = ci_bridge::http::router(policy, jobs, keyring, setup.query_tokens, setup.following, stop.clone());
+        let router =
+            ci_bridge::http::router(policy, jobs, keyring.clone(), setup.query_tokens, setup.following, stop.clone());
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let bounds = Bounds { connections: setup.connections, header_timeout: setup.header_timeout };
+        let bounds = Bounds {
+            connections: setup.connections,
+            header_timeout: setup.header_timeout,
+            write_stall: setup.write_stall,
+        };
         tokio::spawn(serve(vec![Listener::Tcp(listener)], router, bounds, stop.clone(), DRAIN));
         let (watching, stopped) = (view.clone(), stop.clone());
         tokio::spawn(async move { watching.run(stopped).await });
-        Self { systemd, tokens, address, view, journal, stop }
+        Self { systemd, tokens, address, view, journal, keyring, stop }
     }
 
     /// A journald that takes messages and does nothing with them.
     pub(crate) fn hang_journald(&self) -> UnixDatagram {
         UnixDatagram::bind(self.journal.directory().join(JOURNALD)).unwrap()
+    }
+
+    /// A journald that writes down what it is sent, as one that is well does.
+    pub(crate) fn play_journald(&self) {
+        let socket = UnixDatagram::bind(self.journal.directory().join(JOURNALD)).unwrap();
+        // The files go with the bridge; the thread stays until the process ends.
+        let files = Arc::downgrade(&self.journal);
+        std::thread::spawn(move || {
+            let mut message = [0; 4096];
+            while let Ok(length) = socket.recv(&mut message) {
+                let Some(files) = files.upgrade() else { return };
+                files.add(&crate::journal::entry(std::str::from_utf8(&message[..length]).unwrap()));
+            }
+        });
+    }
+
+    /// Has only one token left, that of the reader, with these lines more in its entry.
+    pub(crate) fn change_reader(&self, extra: &str) {
+        let entry = entry("reader", Access::ReadOnly, &self.tokens.reader, extra);
+        self.keyring.store(Arc::new(Keyring::parse(&entry).unwrap()));
+    }
+
+    /// Asks the bridge to stop.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Takes away the journal file that was written as the first, second, …, as journald does to make room.
+    pub(crate) fn vacuum(&self, file: usize) {
+        self.journal.remove(file);
     }
 
     /// Adds entries to the journal.

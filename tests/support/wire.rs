@@ -107,7 +107,7 @@ pub(crate) struct Streamed {
     raw: Vec<u8>,
     /// What of the body has come and is not read yet.
     body: Vec<u8>,
-    /// Whether the last chunk has come.
+    /// Whether all of the body has come.
     whole: bool,
 }
 
@@ -130,29 +130,34 @@ impl Streamed {
     }
 
     fn take_apart(&mut self) {
-        if self.head.header("transfer-encoding").is_none() {
-            return self.body.append(&mut self.raw);
+        if let Some(length) = self.head.header("content-length") {
+            self.body.append(&mut self.raw);
+            self.whole = self.body.len().to_string() == length;
+            return;
         }
-        while let Some(end) = self.raw.windows(2).position(|bytes| bytes == b"\r\n") {
-            let length = usize::from_str_radix(std::str::from_utf8(&self.raw[..end]).unwrap(), 16).unwrap();
-            if self.raw.len() < end + 2 + length + 2 {
-                return;
-            }
+        let mut rest = self.raw.as_slice();
+        while let Some(end) = rest.windows(2).position(|bytes| bytes == b"\r\n") {
+            let length = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+            let Some(chunk) = rest.get(end + 2..end + 2 + length + 2) else { break };
             self.whole |= length == 0;
-            let chunk: Vec<u8> = self.raw.drain(..end + 2 + length + 2).collect();
-            self.body.extend(&chunk[end + 2..end + 2 + length]);
+            self.body.extend(&chunk[..length]);
+            rest = &rest[end + 2 + length + 2..];
         }
+        self.raw.drain(..self.raw.len() - rest.len());
     }
 
     /// All up to and with `text`, as soon as it has come.
     pub(crate) async fn until(&mut self, text: &str) -> String {
+        let mut searched = 0;
         loop {
-            if let Some(at) = self.body.windows(text.len()).position(|bytes| bytes == text.as_bytes()) {
-                return String::from_utf8(self.body.drain(..at + text.len()).collect()).unwrap();
+            if let Some(at) = self.body[searched..].windows(text.len()).position(|bytes| bytes == text.as_bytes()) {
+                return String::from_utf8(self.body.drain(..searched + at + text.len()).collect()).unwrap();
             }
+            searched = self.body.len().saturating_sub(text.len());
             let open = receive(&mut self.connection, &mut self.raw).await;
             self.take_apart();
-            assert!(open, "{text:?} did not come: {:?}", String::from_utf8_lossy(&self.body));
+            let last = &self.body[self.body.len().saturating_sub(500)..];
+            assert!(open, "{text:?} did not come: {:?}", String::from_utf8_lossy(last));
         }
     }
 

@@ -16,6 +16,7 @@ mod entries;
 mod facts;
 mod fence;
 mod file;
+mod filter;
 mod gaps;
 mod hash;
 mod layout;
@@ -43,6 +44,7 @@ use crate::policy::AllowedJob;
 
 pub use self::damage::{Damage, Problem};
 pub use self::entries::{Entries, NewestFirst};
+pub use self::filter::Filter;
 pub use self::gaps::Gap;
 pub use self::position::Position;
 pub use self::runs::FoundRun;
@@ -186,7 +188,16 @@ impl Journal {
     /// [`Error`] if there is no readable journal at all. Single files that can't be read are told by
     /// [`Entries::problems`].
     pub fn run(&self, run: &Run, from: From) -> Result<Entries, Error> {
-        runs::entries(&self.directories, run, &from)
+        self.run_where(run, from, &Filter::default())
+    }
+
+    /// The same entries without those that are not wanted, whose messages are not even read. [`From::Last`] counts those
+    /// that are.
+    ///
+    /// # Errors
+    /// As [`Journal::run`].
+    pub fn run_where(&self, run: &Run, from: From, filter: &Filter) -> Result<Entries, Error> {
+        runs::entries(&self.directories, run, &from, filter)
     }
 
     /// The newest run of a job that the journal knows.

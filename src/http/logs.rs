@@ -188,10 +188,11 @@ pub(super) async fn show_tail(
     uri: Uri,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
-    let params = Params::of(&uri, &["instance", "run", "lines", "cursor", "format", "raw"])?;
+    let params = Params::of(&uri, &["instance", "run", "lines", "cursor", "priority", "format", "raw"])?;
     let format = Format::choose(&params, &request)?;
     let raw = params.flag("raw")?;
     let lines = params.number("lines", 1..=PAGE_LINES)?;
+    let filter = params.filter()?;
     let run = params.run()?;
     let job = path.admit(&params, &caller, &state)?;
     let cursor = params.text("cursor").map(|text| Cursor::decode(&job, text)).transpose()?;
@@ -199,7 +200,7 @@ pub(super) async fn show_tail(
         Some(cursor) => (Part::After(cursor.clone()), lines.unwrap_or(PAGE_LINES)),
         None => (Part::Last(lines.unwrap_or(TAIL_LINES)), usize::MAX),
     };
-    let log = state.jobs.log(&job, run, part).await?;
+    let log = state.jobs.log(&job, run, part, filter).await?;
     let page = tokio::task::spawn_blocking(move || page(log, &job, format, raw, most, cursor)).await;
     Ok(page.map_err(crate::jobs::Error::Internal)?)
 }
@@ -249,11 +250,13 @@ pub(super) async fn show_logs(
     uri: Uri,
     request: HeaderMap,
 ) -> Result<Response, Problem> {
-    let params = Params::of(&uri, &["instance", "run", "lines", "order", "format", "raw"])?;
+    let params =
+        Params::of(&uri, &["instance", "run", "lines", "order", "priority", "since", "until", "format", "raw"])?;
     let format = Format::choose(&params, &request)?;
     let raw = params.flag("raw")?;
     let lines = params.number("lines", 1..=LOG_LINES)?;
     let order = params.choice("order", &[("asc", Order::OldestFirst), ("desc", Order::NewestFirst)])?;
+    let filter = params.filter()?;
     let run = params.run()?;
     let job = path.admit(&params, &caller, &state)?;
     let part = match (order.unwrap_or(Order::OldestFirst), lines) {
@@ -262,7 +265,7 @@ pub(super) async fn show_logs(
         (Order::NewestFirst, _) => Part::NewestFirst,
     };
     let newest_first = part == Part::NewestFirst;
-    let log = state.jobs.log(&job, run, part).await?;
+    let log = state.jobs.log(&job, run, part, filter).await?;
     let headers = headers(format, &verdict(&log));
     let writer = Writer::new(job, &log, format, raw);
     let left = if newest_first { lines.unwrap_or(usize::MAX) } else { usize::MAX };

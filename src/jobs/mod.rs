@@ -33,7 +33,7 @@ pub use self::run::{Ended, Phase, Run, RunId, RunResult};
 pub use self::run_log::{Part, RunLog};
 pub use crate::invocation::{InvocationId, MainExit};
 pub use crate::journal::text::neutralise;
-pub use crate::journal::{Entry, Gap, Position, Source};
+pub use crate::journal::{Entry, Filter, Gap, Position, Source};
 pub use crate::systemd::ListedJob;
 
 /// How long a start or stop is waited for before the answer says that it is still under way.

@@ -334,6 +334,21 @@ fn a_log_is_passed_on_as_it_is() {
 }
 
 #[test]
+fn lines_are_chosen_by_the_bridge() {
+    let (logs, tail) = ("GET /api/job/ci-test-a/logs", "GET /api/job/ci-test-a/tail");
+    let page = || Answer::page("one\n", "c", "ended", true, false);
+    let bridge = Played::new([(logs, page()), (tail, page())]);
+    let chosen = ["--priority", "err", "--since", "2026-11-21T10:40:02+01:00", "--until", "2026-11-21T11:00:00Z"];
+    assert_eq!(bridge.command(&[["logs", "ci-test-a"].as_slice(), &chosen].concat()).status().unwrap().code(), Some(0));
+    assert_eq!(bridge.run(&["tail", "ci-test-a", "--priority", "3"]).status, 0);
+    let times = "since=2026-11-21T10%3A40%3A02%2B01%3A00&until=2026-11-21T11%3A00%3A00Z";
+    assert_eq!(
+        bridge.asked(),
+        [format!("{logs}?format=text&priority=err&{times}"), format!("{tail}?format=text&priority=3")]
+    );
+}
+
+#[test]
 fn what_is_no_name_is_refused_before_anything_is_asked() {
     let bridge = Played::new([]);
     for name in ["..", "../jobs", "a/b", "a?token=x", "a#b", "a b", "a.service"] {

@@ -15,11 +15,11 @@ use tokio::task::{JoinError, spawn_blocking};
 use super::authenticate::Reader;
 use super::format::{Format, Writer};
 use super::jobs::{CURSOR, PathJob, RUN_ID};
-use super::params::Params;
+use super::params::{Params, refuse};
 use super::problem::Problem;
 use super::{AppState, shape};
 use crate::auth::Caller;
-use crate::jobs::{Beginning, Cursor, NotACursor, Part, Position, RunId, RunLog};
+use crate::jobs::{Beginning, Cursor, Filter, NotACursor, Part, Position, RunId, RunLog};
 
 const STATE: HeaderName = HeaderName::from_static("x-ci-state");
 const RUN_STATE: HeaderName = HeaderName::from_static("x-ci-run-state");
@@ -102,9 +102,15 @@ pub(super) async fn show_tail(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let params = Params::of(&uri, &["instance", "run", "lines", "cursor", "follow", "format", "raw"])?;
+    let params = Params::of(&uri, &["instance", "run", "lines", "cursor", "follow", "priority", "format", "raw"])?;
     let follow = params.flag("follow")?;
     let lines = params.number("lines", 1..=PAGE_LINES)?;
+    let filter = params.filter()?;
+    if follow && filter != Filter::default() {
+        return Err(refuse(
+            "`priority` does not go with `follow`; each line has its priority in NDJSON and events".to_owned(),
+        ));
+    }
     let Asked { writer, run, after } = Asked::of(&params, &headers, &path, &caller, &state, follow)?;
     if follow {
         let beginning = after.map_or(Beginning::Last(lines.unwrap_or(TAIL_LINES)), Beginning::After);
@@ -120,7 +126,7 @@ pub(super) async fn show_tail(
         Some(cursor) => (Part::After(cursor), lines.unwrap_or(PAGE_LINES)),
         None => (Part::Last(lines.unwrap_or(TAIL_LINES)), usize::MAX),
     };
-    let log = Log::read(&state, writer, run, part, most).await?;
+    let log = Log::read(&state, writer, run, part, filter, most).await?;
     Ok(spawn_blocking(|| log.page()).await.map_err(crate::jobs::Error::Internal)?)
 }
 
@@ -132,9 +138,11 @@ pub(super) async fn show_logs(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let params = Params::of(&uri, &["instance", "run", "lines", "order", "format", "raw"])?;
+    let params =
+        Params::of(&uri, &["instance", "run", "lines", "order", "priority", "since", "until", "format", "raw"])?;
     let lines = params.number("lines", 1..=LOG_LINES)?;
     let newest_first = params.choice("order", &[("asc", false), ("desc", true)])?.unwrap_or(false);
+    let filter = params.filter()?;
     let Asked { writer, run, after } = Asked::of(&params, &headers, &path, &caller, &state, false)?;
     let (part, most) = match (after, lines) {
         (Some(cursor), _) => (Part::After(cursor), usize::MAX),
@@ -142,7 +150,7 @@ pub(super) async fn show_logs(
         (None, None) => (Part::Whole, usize::MAX),
         (None, Some(lines)) => (Part::Last(lines), usize::MAX),
     };
-    let log = Log::read(&state, writer, run, part, most).await?;
+    let log = Log::read(&state, writer, run, part, filter, most).await?;
     Ok(answer(log.headers(&log.verdict()), Body::from_stream(log.pieces())))
 }
 
@@ -163,11 +171,12 @@ impl Log {
         writer: Writer,
         run: Option<RunId>,
         part: Part,
+        filter: Filter,
         left: usize,
     ) -> Result<Self, crate::jobs::Error> {
         let newest_first = part == Part::NewestFirst;
         let newest = if let Part::After(cursor) = &part { cursor.after } else { None };
-        let lines = state.jobs.log(writer.job(), run, part).await?;
+        let lines = state.jobs.log(writer.job(), run, part, filter).await?;
         let mut out = Vec::new();
         writer.begin(&mut out);
         Ok(Self { lines, left, newest_first, newest, writer, out })

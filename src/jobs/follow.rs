@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::TryRecvError;
+use tokio::task::JoinHandle;
 
 use super::live::{Batch, Live, Piece};
 use super::registry::Record;
 use super::{Cursor, Error, Jobs, Run, RunId};
 use crate::journal::{self, Entries, Entry, From, Gap, Journal, Position};
 use crate::policy::AllowedJob;
-use crate::systemd::UnitState;
+use crate::systemd::{ActiveState, UnitState};
 use crate::telemetry::Chain;
 
 /// So many entries are read at once, or so many bytes of messages.
@@ -55,6 +56,8 @@ pub struct End {
 pub struct Follower {
     jobs: Jobs,
     job: AllowedJob,
+    /// As it was at the beginning.
+    unit: Arc<UnitState>,
     record: Option<Record>,
     place: Place,
     /// The entry that was told last, or behind which to begin.
@@ -73,7 +76,9 @@ enum Place {
     Reading { entries: Option<Box<Entries>>, from: From, ahead: Ahead },
     /// At the end, where entries arrive.
     AtEnd(Ahead),
-    /// The run has ended: what has been handed out is all that there is.
+    /// The run has ended, and its last lines are waited for.
+    Settling { live: Arc<Live>, pieces: broadcast::Receiver<Piece>, settling: JoinHandle<bool> },
+    /// The log is whole, or nobody can tell: what has been handed out is all that there is.
     Draining { pieces: broadcast::Receiver<Piece>, is_settled: bool },
     /// Everything has been told.
     Ended,
@@ -95,7 +100,7 @@ impl Jobs {
     /// # Errors
     /// [`Error::NoSuchJob`], [`Error::NoSuchRun`], [`Error::Journal`].
     pub async fn follow(&self, job: &AllowedJob, run: Option<RunId>, beginning: Beginning) -> Result<Follower, Error> {
-        self.systemd.state(job).await?.ok_or(Error::NoSuchJob)?;
+        let unit = self.systemd.state(job).await?.ok_or(Error::NoSuchJob)?;
         let record = match &beginning {
             Beginning::After(cursor) => self.of_invocation(job, cursor.invocation).await?,
             Beginning::Last(_) => self.find(job, run).await?,
@@ -109,6 +114,7 @@ impl Jobs {
         Ok(Follower {
             jobs: self.clone(),
             job: job.clone(),
+            unit,
             record,
             place,
             last,
@@ -155,8 +161,9 @@ impl Follower {
                 Place::Waiting(from) => self.place = self.begin(from).await?,
                 Place::Reading { entries, from, ahead } => self.read(entries, from, ahead).await?,
                 Place::AtEnd(Ahead::Live { live, pieces }) => self.receive(live, pieces).await?,
+                Place::Settling { live, pieces, settling } => self.settle(live, pieces, settling).await?,
                 Place::Draining { pieces, is_settled } => self.drain(pieces, is_settled),
-                Place::AtEnd(Ahead::End { is_settled }) => return self.end(is_settled).await.map(Some),
+                Place::AtEnd(Ahead::End { is_settled }) => return Ok(Some(self.end(is_settled).await)),
                 Place::Ended => return Ok(None),
             }
         }
@@ -217,7 +224,35 @@ impl Follower {
                 Place::Reading { entries: None, from: self.behind_last(), ahead: Ahead::Live { live, pieces } }
             }
             None => {
-                let is_settled = self.jobs.settle(&record).await;
+                let jobs = self.jobs.clone();
+                Place::Settling { live, pieces, settling: tokio::spawn(async move { jobs.settle(&record).await }) }
+            }
+        };
+        Ok(())
+    }
+
+    /// Waits until the log is whole, while the last lines arrive.
+    async fn settle(
+        &mut self,
+        live: Arc<Live>,
+        mut pieces: broadcast::Receiver<Piece>,
+        mut settling: JoinHandle<bool>,
+    ) -> Result<(), Error> {
+        let settled = tokio::select! {
+            biased;
+            received = pieces.recv() => Err(received),
+            settled = &mut settling => Ok(settled?),
+        };
+        self.place = match settled {
+            Err(Ok(piece)) => {
+                self.take(piece);
+                Place::Settling { live, pieces, settling }
+            }
+            // What it fell behind with it reads when the run is known to have ended.
+            Err(Err(_)) => {
+                Place::Reading { entries: None, from: self.behind_last(), ahead: Ahead::Live { live, pieces } }
+            }
+            Ok(is_settled) => {
                 tokio::task::spawn_blocking(move || live.finish()).await??;
                 Place::Draining { pieces, is_settled }
             }
@@ -273,10 +308,14 @@ impl Follower {
         }
     }
 
-    async fn end(&mut self, is_settled: bool) -> Result<Event, Error> {
-        let unit = self.jobs.systemd.state(&self.job).await?.ok_or(Error::NoSuchJob)?;
+    async fn end(&mut self, is_settled: bool) -> Event {
+        // The unit file may have been deleted meanwhile, or systemd be out of reach; the run has ended nevertheless.
+        let unit = match self.jobs.systemd.state(&self.job).await {
+            Ok(Some(unit)) => unit,
+            Ok(None) | Err(_) => Arc::new(UnitState { active: ActiveState::Inactive, ..(*self.unit).clone() }),
+        };
         let is_complete = is_settled && !self.has_gap;
-        Ok(Event::End(End { unit, run: self.run(), is_complete, has_gap: self.has_gap }))
+        Event::End(End { unit, run: self.run(), is_complete, has_gap: self.has_gap })
     }
 }
 

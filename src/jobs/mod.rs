@@ -33,13 +33,15 @@ pub use self::run::{Ended, Phase, Run, RunId, RunResult};
 pub use self::run_log::{Part, RunLog};
 pub use crate::invocation::{InvocationId, MainExit};
 pub use crate::journal::text::{OWN_MARK, neutralise};
-pub use crate::journal::{Entry, Gap, Position, Source};
+pub use crate::journal::{Entry, Filter, Gap, Position, Source};
 pub use crate::systemd::ListedJob;
 
 /// How long a start or stop is waited for before the answer says that it is still under way.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest that the journal is waited for after the end of a run.
-const SETTLING: Duration = Duration::from_secs(5);
+/// The longest that the journal is waited for after the end of a run, while it brings no line and while it does. Eight
+/// megabytes of what a process has printed may lie before journald when it ends.
+const SETTLING: journal::Patience =
+    journal::Patience { without_a_line: Duration::from_secs(5), at_most: Duration::from_secs(45) };
 /// Rounds through the journal without a new line of the run after which its log is whole. One round brings every message
 /// that was on its way; the second also those of a connection that was not accepted yet when the first began.
 const QUIET_ROUNDS: u32 = 2;
@@ -332,12 +334,11 @@ impl Jobs {
         let mut settled = record.settled.lock().await;
         match *settled {
             Settled::Whole => return true,
-            Settled::Unknown(since) if since.elapsed() < SETTLING => return false,
+            Settled::Unknown(since) if since.elapsed() < SETTLING.without_a_line => return false,
             Settled::Unknown(_) | Settled::Unasked => {}
         }
         let (journal, job) = (self.journal.clone(), run.job.clone());
-        let deadline = Instant::now() + SETTLING;
-        let waiting = move || journal.settle(&journal::Run { job, invocation }, QUIET_ROUNDS, deadline);
+        let waiting = move || journal.settle(&journal::Run { job, invocation }, QUIET_ROUNDS, &SETTLING);
         let whole = match tokio::task::spawn_blocking(waiting).await {
             Ok(Ok(whole)) => whole,
             Ok(Err(error)) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Cursor, Error, Jobs, Run, RunId};
-use crate::journal::{self, Entries, Entry, From, NewestFirst};
+use crate::journal::{self, Entries, Entry, Filter, From, NewestFirst};
 use crate::policy::AllowedJob;
 use crate::systemd::UnitState;
 use crate::telemetry::Chain;
@@ -77,14 +77,14 @@ impl Iterator for RunLog {
 }
 
 impl Jobs {
-    /// The log of a job's newest run, or of the run asked for.
+    /// The log of a job's newest run, or of the run asked for: those of its entries that are wanted.
     ///
-    /// Of a run that has ended, waits until all that it said is in the journal; that takes milliseconds, and at the most
-    /// five seconds.
+    /// Of a run that has ended, waits until all that it said is in the journal; that takes milliseconds, and longer
+    /// only as long as lines come.
     ///
     /// # Errors
     /// [`Error::NoSuchJob`], [`Error::NoSuchRun`], [`Error::Journal`].
-    pub async fn log(&self, job: &AllowedJob, run: Option<RunId>, part: Part) -> Result<RunLog, Error> {
+    pub async fn log(&self, job: &AllowedJob, run: Option<RunId>, part: Part, filter: Filter) -> Result<RunLog, Error> {
         let unit = self.systemd.state(job).await?.ok_or(Error::NoSuchJob)?;
         let record = match &part {
             Part::After(cursor) => self.of_invocation(job, cursor.invocation).await?,
@@ -106,8 +106,8 @@ impl Jobs {
             Part::After(Cursor { after: Some(position), .. }) => From::After(position),
         };
         let (journal, job) = (self.journal.clone(), job.clone());
-        let entries =
-            tokio::task::spawn_blocking(move || journal.run(&journal::Run { job, invocation }, from)).await??;
+        let read = move || journal.run_where(&journal::Run { job, invocation }, from, &filter);
+        let entries = tokio::task::spawn_blocking(read).await??;
         let entries =
             if newest_first { Lines::NewestFirst(entries.newest_first()) } else { Lines::OldestFirst(entries) };
         Ok(RunLog { unit, run: Some(run), entries, settled })

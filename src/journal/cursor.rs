@@ -7,6 +7,7 @@ use super::chain::{Chain, Direction, Slots};
 use super::damage::{Damage, Problem};
 use super::facts::{Facts, Known};
 use super::file::JournalFile;
+use super::filter::Filter;
 use super::lists::Lists;
 use super::position::Position;
 use super::streams::Streams;
@@ -59,8 +60,8 @@ struct Ahead {
 /// What lies next to a place.
 enum Step {
     Nothing,
-    OfOthers,
-    OfRun(Found),
+    NotWanted,
+    Wanted(Found),
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +80,9 @@ pub(super) struct FileCursor {
     sources: [List; LISTS],
     at: Place,
     ahead: Option<Ahead>,
+    filter: Filter,
+    /// journald's words of dropped messages that the filter left out.
+    drops: Vec<(Position, u64)>,
     damaged: u32,
     problem: Option<Damage>,
 }
@@ -113,7 +117,10 @@ impl FileCursor {
         ];
         let at = sources.each_ref().map(|list| list.low);
         let streams = Streams::new(lists.reader.wanted().clone(), span, files);
-        let mut cursor = Self { lists, span, streams, sources, at, ahead: None, damaged: 0, problem: None };
+        let filter = Filter::default();
+        let drops = Vec::new();
+        let mut cursor =
+            Self { lists, span, streams, sources, at, ahead: None, filter, drops, damaged: 0, problem: None };
         if late {
             cursor.extend_to_late()?;
         }
@@ -121,6 +128,19 @@ impl FileCursor {
             cursor.end_at(horizon)?;
         }
         Ok(cursor)
+    }
+
+    /// Leaves out what is not wanted.
+    pub(super) fn keep(&mut self, filter: Filter) -> Result<(), Damage> {
+        self.filter = filter;
+        let lists = &self.lists;
+        let chains = [&lists.unit, &lists.about_invocation, &lists.object, &lists.core];
+        for ((list, chain), at) in self.sources.iter_mut().zip(chains).zip(&mut self.at) {
+            let range = lists.in_time(chain, list.low..list.high, &filter)?;
+            (list.low, list.high) = (range.start, range.end);
+            *at = list.low;
+        }
+        Ok(())
     }
 
     /// Goes on with what was appended to the list of the unit's own entries, which is now `chain`.
@@ -239,8 +259,8 @@ impl FileCursor {
         let mut place = self.at;
         while self.damaged <= DAMAGED_MOST {
             match self.step(&mut place, direction) {
-                Ok(Step::OfRun(found)) => return Some(Ahead { found, beyond: place, direction }),
-                Ok(Step::OfOthers) => {}
+                Ok(Step::Wanted(found)) => return Some(Ahead { found, beyond: place, direction }),
+                Ok(Step::NotWanted) => {}
                 Ok(Step::Nothing) => {
                     // What was passed over is not of the run; it need not be looked at again.
                     self.at = place;
@@ -275,6 +295,11 @@ impl FileCursor {
         self.problem.take().map(|damage| Problem::new(&self.lists.path, damage))
     }
 
+    /// The words of dropped messages that were passed over since the last time this was asked.
+    pub(super) fn take_drops(&mut self) -> Vec<(Position, u64)> {
+        std::mem::take(&mut self.drops)
+    }
+
     /// Notes that an entry could not be read.
     pub(super) fn note(&mut self, damage: Damage) {
         self.problem.get_or_insert(damage);
@@ -306,10 +331,17 @@ impl FileCursor {
             }
         }
         let (position, known) = self.lists.reader.read(&self.lists.file, nearest, direction)?;
-        let source = self.source(&position, &known)?;
         let suppressed = known.suppressed();
+        let has_priority = self.filter.has_priority(known.priority);
+        if !self.filter.has_time(&position) || !(has_priority || suppressed.is_some()) {
+            return Ok(Step::NotWanted);
+        }
+        let Some(source) = self.source(&position, &known)? else { return Ok(Step::NotWanted) };
+        if let Some(count) = suppressed.filter(|_| !has_priority) {
+            self.drops.push((position, count));
+            return Ok(Step::NotWanted);
+        }
         let Known { priority, message, .. } = known;
-        let found = |source| Found { position, source, priority, suppressed, message };
-        Ok(source.map_or(Step::OfOthers, |source| Step::OfRun(found(source))))
+        Ok(Step::Wanted(Found { position, source, priority, suppressed, message }))
     }
 }

@@ -81,11 +81,10 @@ impl Entries {
         self.cursors.iter_mut().for_each(FileCursor::move_to_end);
         self.gaps.meet_end();
         for _ in 0..count {
-            let Some((_, found)) = self.pass(Direction::Backward) else {
+            if self.pass(Direction::Backward).is_none() {
                 self.gaps.meet_start();
                 break;
-            };
-            self.gaps.meet(&found);
+            }
         }
         self.leader = None;
         self.last = None;
@@ -110,6 +109,9 @@ impl Entries {
             let index = self.nearest(direction)?;
             let found = self.cursors.get_mut(index)?.pass()?;
             if self.last.replace(found.position) != Some(found.position) {
+                if let Some(count) = found.suppressed {
+                    self.gaps.meet_drop(&found.position, count);
+                }
                 return Some((index, found));
             }
         }
@@ -166,7 +168,6 @@ impl Entries {
                 }
                 continue;
             };
-            self.gaps.meet(&found);
             let cursor = self.cursors.get_mut(index)?;
             match cursor.entry(found) {
                 Ok(entry) => return Some(Ok(entry)),
@@ -180,6 +181,9 @@ impl Entries {
 
     /// Takes over what went wrong in the files.
     fn collect(&mut self) {
+        for (position, count) in self.cursors.iter_mut().flat_map(FileCursor::take_drops) {
+            self.gaps.meet_drop(&position, count);
+        }
         let problems: Vec<_> = self.cursors.iter_mut().filter_map(FileCursor::take_problem).collect();
         for problem in problems {
             self.directories.report(&problem);

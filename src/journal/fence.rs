@@ -24,15 +24,32 @@ const FIELD: &str = "CI_BRIDGE_FENCE";
 /// How often the journal is asked for the message. It arrives within two or three of these if journald is idle.
 const POLL: Duration = Duration::from_millis(1);
 
-pub(super) fn settle(journal: &Journal, run: &Run, quiet_rounds: u32, deadline: Instant) -> Result<bool, Error> {
+/// How long it is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// While no line of the run arrives.
+    pub without_a_line: Duration,
+    /// In any case: what a process has printed when it ends may take journald many seconds to read.
+    pub at_most: Duration,
+}
+
+pub(super) fn settle(journal: &Journal, run: &Run, quiet_rounds: u32, patience: &Patience) -> Result<bool, Error> {
+    let end = Instant::now() + patience.at_most;
+    let deadline = || end.min(Instant::now() + patience.without_a_line);
+    let mut until = deadline();
     let mut newest = newest_of(journal, run)?;
     let mut quiet = 0;
     while quiet < quiet_rounds {
-        if !round(journal, run, deadline)? {
+        if !round(journal, run, until)? {
             return Ok(false);
         }
         let now = newest_of(journal, run)?;
-        quiet = if now == newest { quiet + 1 } else { 0 };
+        if now == newest {
+            quiet += 1;
+        } else {
+            quiet = 0;
+            until = deadline();
+        }
         newest = now;
     }
     Ok(true)

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use super::cursor::Found;
 use super::losses::Losses;
 use super::position::Position;
 
@@ -54,15 +53,8 @@ impl Gaps {
         }
     }
 
-    /// An entry of the run.
-    pub(super) fn meet(&mut self, found: &Found) {
-        if let Some(count) = found.suppressed {
-            self.meet_drop(&found.position, count);
-        }
-    }
-
-    /// journald's word of so many messages.
-    fn meet_drop(&mut self, position: &Position, count: u64) {
+    /// journald's word in the run that it dropped so many messages.
+    pub(super) fn meet_drop(&mut self, position: &Position, count: u64) {
         let is_own = self.losses.drops_since.is_none_or(|since| position.order(&since).is_ge());
         if is_own && self.drops.insert(*position) {
             self.dropped = self.dropped.saturating_add(count);

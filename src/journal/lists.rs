@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use super::cursor::Span;
 use super::damage::Damage;
 use super::facts::{COMPARED, EntryReader, Facts, Known, Wanted};
 use super::file::JournalFile;
+use super::filter::{Filter, clock_error_usec};
 use super::position::Position;
 use super::reach::LEAD_USEC;
 
@@ -139,6 +141,22 @@ impl Lists {
             return Ok(chain.len());
         }
         chain.partition_point(|_, index| is_before(index))
+    }
+
+    /// The part of a range of `chain` that is wanted by its time, and somewhat more; all of it if the clock was set back.
+    pub(super) fn in_time(&self, chain: &Chain, range: Range<u64>, filter: &Filter) -> Result<Range<u64>, Damage> {
+        let Range { start, end } = range;
+        if start >= end || (filter.since_usec.is_none() && filter.until_usec.is_none()) {
+            return Ok(range);
+        }
+        let at = |index| self.file.position(chain.at(&self.file, index)?);
+        let Some(error) = clock_error_usec(&at(start)?, &at(end - 1)?) else { return Ok(range) };
+        let before = |usec: u64| {
+            chain.partition_point(|_, index| Ok(index < start || (index < end && at(index)?.realtime < usec)))
+        };
+        let low = filter.since_usec.map_or(Ok(start), |since| before(since.saturating_sub(2 * error)))?;
+        let high = filter.until_usec.map_or(Ok(end), |until| before(until.saturating_add(2 * error)))?;
+        Ok(low..high.max(low))
     }
 
     /// Whether one of the last lines of the unit in that time was printed on standard output.

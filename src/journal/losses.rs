@@ -15,6 +15,7 @@ use super::Error;
 use super::cursor::Span;
 use super::damage::Damage;
 use super::facts::{Facts, Known};
+use super::filter::Filter;
 use super::lists::{Begin, EARLY_MOST, Lists};
 use super::position::Position;
 use super::reach::{Extent, LATE_USEC};
@@ -41,6 +42,20 @@ pub(super) struct Losses {
     pub(super) dropped_at_end: u64,
     /// A file that may hold some entries can't be read.
     pub(super) is_unreadable: bool,
+}
+
+impl Losses {
+    /// Those that concern the time that is wanted.
+    pub(super) fn within(self, filter: &Filter, begin: &Begin, span: &Span) -> Self {
+        let is_from_start = filter.since_usec.is_none_or(|since| since <= begin.position.realtime);
+        let is_to_end = span.end.is_none_or(|end| filter.until_usec.is_none_or(|until| until >= end.realtime));
+        Self {
+            beginning_is_gone: self.beginning_is_gone && is_from_start,
+            first_drop: self.first_drop.filter(|(position, _)| filter.has_time(position)),
+            dropped_at_end: if is_to_end { self.dropped_at_end } else { 0 },
+            ..self
+        }
+    }
 }
 
 /// What is lost of the run that begins so.

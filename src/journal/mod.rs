@@ -16,6 +16,7 @@ mod entries;
 mod facts;
 mod fence;
 mod file;
+mod filter;
 mod gaps;
 mod hash;
 mod layout;
@@ -36,13 +37,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::invocation::InvocationId;
 use crate::policy::AllowedJob;
 
 pub use self::damage::{Damage, Problem};
 pub use self::entries::{Entries, NewestFirst};
+pub use self::fence::Patience;
+pub use self::filter::Filter;
 pub use self::gaps::Gap;
 pub use self::position::Position;
 pub use self::runs::FoundRun;
@@ -186,7 +188,16 @@ impl Journal {
     /// [`Error`] if there is no readable journal at all. Single files that can't be read are told by
     /// [`Entries::problems`].
     pub fn run(&self, run: &Run, from: From) -> Result<Entries, Error> {
-        runs::entries(&self.directories, run, &from)
+        self.run_where(run, from, &Filter::default())
+    }
+
+    /// The same entries without those that are not wanted, whose messages are not even read. [`From::Last`] counts those
+    /// that are.
+    ///
+    /// # Errors
+    /// As [`Journal::run`].
+    pub fn run_where(&self, run: &Run, from: From, filter: &Filter) -> Result<Entries, Error> {
+        runs::entries(&self.directories, run, &from, filter)
     }
 
     /// The newest run of a job that the journal knows.
@@ -216,12 +227,13 @@ impl Journal {
     }
 
     /// Waits until journald has read what a run printed: until `quiet_rounds` messages in a row, each sent when the one
-    /// before had arrived, found no new entry of the run. Where a namespace may have lines of it, also its journald. `false` if that was not reached by `deadline`.
+    /// before had arrived, found no new entry of the run. Where a namespace may have lines of it, also its journald.
+    /// `false` if `patience` ended before.
     ///
     /// # Errors
     /// [`Error::Send`] if journald takes no message, otherwise as [`Journal::run`].
-    pub fn settle(&self, run: &Run, quiet_rounds: u32, deadline: Instant) -> Result<bool, Error> {
-        fence::settle(self, run, quiet_rounds, deadline)
+    pub fn settle(&self, run: &Run, quiet_rounds: u32, patience: &Patience) -> Result<bool, Error> {
+        fence::settle(self, run, quiet_rounds, patience)
     }
 
     /// Whether there is a journal and at least one of its files can be read.

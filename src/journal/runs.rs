@@ -14,6 +14,7 @@ use super::damage::{Damage, Problem};
 use super::directory::Directories;
 use super::entries::Entries;
 use super::facts::{COMPARED, Facts, Known};
+use super::filter::Filter;
 use super::gaps::Gaps;
 use super::lists::{Lists, invocation};
 use super::position::Position;
@@ -37,7 +38,12 @@ pub struct FoundRun {
 }
 
 /// The entries of a run.
-pub(super) fn entries(directories: &Arc<Directories>, run: &Run, from: &From) -> Result<Entries, Error> {
+pub(super) fn entries(
+    directories: &Arc<Directories>,
+    run: &Run,
+    from: &From,
+    filter: &Filter,
+) -> Result<Entries, Error> {
     let mut search = Search::new(directories, run.job.unit(), Some(run.invocation))?;
     let mut cursors = Vec::new();
     // Files are looked into one after the other. Without a bound, an entry written meanwhile to a later file could be told,
@@ -47,12 +53,13 @@ pub(super) fn entries(directories: &Arc<Directories>, run: &Run, from: &From) ->
     let mut gaps = Gaps::default();
     if let (Some(begin), Some(horizon)) = (search.begin(), horizon) {
         let span = search.span(&begin);
-        gaps = Gaps::of(losses::of_run(&mut search, &begin, &span)?);
+        gaps = Gaps::of(losses::of_run(&mut search, &begin, &span)?.within(filter, &begin, &span));
         let late = search.is_followed_closely(&span);
         let files: Arc<[_]> = search.files().into_iter().map(|(_, file)| file).collect();
         for lists in std::mem::take(&mut search.lists) {
             let (path, file) = (lists.path.clone(), Arc::clone(&lists.file));
-            match FileCursor::new(lists, span, &horizon, late, Arc::clone(&files)) {
+            let cursor = FileCursor::new(lists, span, &horizon, late, Arc::clone(&files));
+            match cursor.and_then(|mut cursor| cursor.keep(*filter).map(|()| cursor)) {
                 Ok(cursor) => cursors.push(cursor),
                 Err(damage) => {
                     gaps.meet_damage();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ci_bridge::journal::{Error, From, Journal};
+use ci_bridge::journal::{Error, From, Journal, Patience};
 
 use crate::support::{Layout, Line, Place, Writer, invocation, job, run, text, wait_until};
 
@@ -83,7 +83,7 @@ fn line(at_ms: u64, message: &str) -> Line {
 }
 
 fn settle(journal: &Journal, patience: Duration) -> Result<bool, Error> {
-    journal.settle(&run('1'), 1, Instant::now() + patience)
+    journal.settle(&run('1'), 1, &Patience { without_a_line: patience, at_most: patience })
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);

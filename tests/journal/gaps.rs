@@ -5,26 +5,10 @@ use std::os::unix::fs::FileExt as _;
 
 use ci_bridge::journal::{From, Gap, Source};
 
-use crate::support::{FAILED, Layout, Line, Place, STARTED, UNIT, hex, run, text};
-
-const DROPPED: &str = "a596d6fe7bfa4994828e72309e95d61e";
+use crate::support::{DROPPED, FAILED, Layout, Line, Place, STARTED, hex, run, text};
 
 fn finished(at_ms: u64, digit: char) -> Line {
     Line::of_manager(at_ms, digit, STARTED, "Finished ci-test-a.service").with("MESSAGE", "Finished ci-test-a.service")
-}
-
-/// What journald writes before the first message that it takes again.
-fn note(at_ms: u64, digit: char, count: u64) -> Line {
-    Line::new(at_ms, &format!("Suppressed {count} messages from {UNIT}"))
-        .with("PRIORITY", "6")
-        .with("MESSAGE_ID", DROPPED)
-        .with("N_DROPPED", &count.to_string())
-        .with("_TRANSPORT", "driver")
-        .with("_UID", "0")
-        .with("_PID", "5")
-        .with("_SYSTEMD_UNIT", "systemd-journald.service")
-        .with("OBJECT_SYSTEMD_UNIT", UNIT)
-        .with("OBJECT_SYSTEMD_INVOCATION_ID", &hex(digit))
 }
 
 /// The gaps of the whole log: before it is read, and after.
@@ -107,9 +91,9 @@ fn dropped_messages_are_told_with_their_number() {
     let place = Place::with(&[
         Line::starting(0, '1'),
         Line::of_job(1, '1', "one"),
-        note(2, '1', 40),
+        Line::dropped(2, '1', 40),
         Line::of_job(2, '1', "two"),
-        note(3, '1', 2),
+        Line::dropped(3, '1', 2),
         Line::of_job(3, '1', "three"),
         Line::ended(4, '1'),
     ]);
@@ -140,12 +124,12 @@ fn only_journald_tells_of_dropped_messages() {
     let forged = |line: Line, message: &str| line.with("MESSAGE", message);
     let place = Place::with(&[
         Line::starting(0, '1'),
-        forged(note(1, '1', 1), "as a user").with("_UID", "995"),
-        forged(note(2, '1', 2), "as root, but not as journald").with("_TRANSPORT", "journal"),
-        forged(note(3, '1', 3), "about another unit").with("OBJECT_SYSTEMD_UNIT", "ci-test-b.service"),
-        forged(note(4, '1', 4), "of something else").with("MESSAGE_ID", &hex('6')),
+        forged(Line::dropped(1, '1', 1), "as a user").with("_UID", "995"),
+        forged(Line::dropped(2, '1', 2), "as root, but not as journald").with("_TRANSPORT", "journal"),
+        forged(Line::dropped(3, '1', 3), "about another unit").with("OBJECT_SYSTEMD_UNIT", "ci-test-b.service"),
+        forged(Line::dropped(4, '1', 4), "of something else").with("MESSAGE_ID", &hex('6')),
         Line::of_job(5, '1', "of the job itself").with("MESSAGE_ID", DROPPED).with("N_DROPPED", "5"),
-        note(6, '1', 6).with("N_DROPPED", "many"),
+        Line::dropped(6, '1', 6).with("N_DROPPED", "many"),
         Line::ended(7, '1'),
     ]);
     assert_eq!(gaps(&place, '1'), []);
@@ -160,7 +144,7 @@ fn two_runs(pause_ms: u64) -> Place {
         Line::starting(0, '1'),
         Line::of_job(100, '1', "the last that was taken"),
         Line::ended(200, '1'),
-        note(second, '2', 4600),
+        Line::dropped(second, '2', 4600),
         Line::of_job(second, '2', "taken again"),
         Line::starting(second + 1, '2'),
         Line::ended(second + 2, '2'),
@@ -195,7 +179,7 @@ fn a_run_that_was_dropped_as_a_whole_is_told_of_too() {
         Line::starting(1000, '2'),
         Line::ended(1100, '2'),
         Line::starting(40_000, '3'),
-        note(40_001, '3', 7),
+        Line::dropped(40_001, '3', 7),
         Line::of_job(40_001, '3', "taken again"),
         Line::ended(40_002, '3'),
     ]);

@@ -10,6 +10,8 @@ mod fence;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
+mod filters;
+#[cfg(test)]
 mod gaps;
 #[cfg(test)]
 mod layouts;

@@ -53,11 +53,20 @@ Examples:
 pub(super) struct Logs {
     #[command(flatten)]
     lines: LogLines,
+
+    /// Print only lines that were received at this time or later, such as 2026-11-21T10:40:02Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+
+    /// Print only lines that were received at this time or earlier
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
 }
 
 const LOGS_EXAMPLES: &str = "\
 Examples:
   ci-bridge logs ci-test-hello
+  ci-bridge logs ci-test-hello --priority warning --since 2026-11-21T10:40:02Z
   ci-bridge logs ci-test-hello --lines 50 --json | jq -r '.logs[].message'";
 
 /// Print the newest lines of a job's last run
@@ -90,6 +99,11 @@ struct LogLines {
     /// Read this run instead of the last one
     #[arg(long, value_name = "ID")]
     run: Option<String>,
+
+    /// Print only lines of this priority or a more urgent one: 0 to 7, or emerg, alert, crit, err, warning, notice, info,
+    /// debug
+    #[arg(long, value_name = "PRIORITY")]
+    priority: Option<String>,
 
     /// Print the lines as the job wrote them, with what a terminal or a CI system would obey
     #[arg(long)]
@@ -177,19 +191,23 @@ pub(super) fn state(args: &State, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 pub(super) fn logs(args: &Logs, out: &mut impl Write) -> anyhow::Result<()> {
-    args.lines.print("logs", out)
+    let times = [("since", &args.since), ("until", &args.until)];
+    let times: Vec<_> = times.into_iter().filter_map(|(name, time)| Some((name, time.as_deref()?))).collect();
+    args.lines.print("logs", &times, out)
 }
 
 pub(super) fn tail(args: &Tail, out: &mut impl Write) -> anyhow::Result<()> {
-    if args.follow { args.lines.follow(out) } else { args.lines.print("tail", out) }
+    if args.follow { args.lines.follow(out) } else { args.lines.print("tail", &[], out) }
 }
 
 impl LogLines {
-    fn print(&self, what: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    fn print(&self, what: &str, more: &[(&str, &str)], out: &mut impl Write) -> anyhow::Result<()> {
         let lines = self.lines.map(|lines| lines.to_string());
         let mut query = vec![("format", if self.json { "json" } else { "text" })];
         query.extend(lines.as_deref().map(|lines| ("lines", lines)));
         query.extend(self.run.as_deref().map(|run| ("run", run)));
+        query.extend(self.priority.as_deref().map(|priority| ("priority", priority)));
+        query.extend_from_slice(more);
         query.extend((self.raw && !self.json).then_some(("raw", "true")));
         block_on(async {
             let bridge = Bridge::new(&self.server)?;

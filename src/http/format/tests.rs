@@ -12,7 +12,7 @@ fn writer(format: Format, raw: bool) -> Writer {
 fn line(format: Format, raw: bool, message: &[u8]) -> String {
     let position =
         Position { seqnum_id: [1; 16], seqnum: 2, boot_id: [3; 16], monotonic: 4, realtime: 5_000_000, xor_hash: 6 };
-    let entry = Entry { position, priority: Some(6), source: Source::Job, message: message.to_vec() };
+    let entry = Entry { position, priority: Some(6), source: Source::Job, suppressed: None, message: message.to_vec() };
     let mut out = Vec::new();
     writer(format, raw).line(&mut out, InvocationId::from_bytes(&[7; 16]).unwrap(), &entry);
     String::from_utf8(out).unwrap()

@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use ci_bridge::journal::{Entry, From, Gap, Journal, Run, Source};
+use ci_bridge::journal::{Entry, From, Gap, Journal, Patience, Run, Source};
 use ci_bridge::policy::{AllowedJob, JobName, Policy, Prefix};
 
 use crate::machine::Bed;
 
+const PATIENCE: Patience = Patience { without_a_line: Duration::from_secs(30), at_most: Duration::from_secs(30) };
+
 fn deadline() -> Instant {
-    Instant::now() + Duration::from_secs(30)
+    Instant::now() + PATIENCE.at_most
 }
 
 fn job(name: &str) -> AllowedJob {
@@ -31,7 +33,7 @@ fn ended(journal: &Journal, name: &str, before: Option<&Run>) -> Run {
         let found = journal.last_run(&job).unwrap().filter(|found| found.ended.is_some());
         let run = found.map(|found| Run { job: job.clone(), invocation: found.invocation });
         if let Some(run) = run.filter(|run| Some(run) != before) {
-            assert!(journal.settle(&run, 2, deadline).unwrap());
+            assert!(journal.settle(&run, 2, &PATIENCE).unwrap());
             return run;
         }
         assert!(Instant::now() < deadline, "{name} has not ended");

@@ -336,7 +336,7 @@ fn a_log_is_passed_on_as_it_is() {
 #[test]
 fn lines_are_chosen_by_the_bridge() {
     let (logs, tail) = ("GET /api/job/ci-test-a/logs", "GET /api/job/ci-test-a/tail");
-    let page = || Answer::page("one\n", "c", "ended", true, false);
+    let page = || Answer::text("one\n");
     let bridge = Played::new([(logs, page()), (tail, page())]);
     let chosen = ["--priority", "err", "--since", "2026-11-21T10:40:02+01:00", "--until", "2026-11-21T11:00:00Z"];
     assert_eq!(bridge.command(&[["logs", "ci-test-a"].as_slice(), &chosen].concat()).status().unwrap().code(), Some(0));

@@ -282,8 +282,10 @@ async fn damage_to_a_file_is_told_and_the_rest_goes_on() {
     bridge.gate("before");
     assert_eq!(follower.line().await, "before");
     bridge.bed.ok(["journalctl", "--rotate"]);
-    // All but the header of every archived file.
-    bridge.bed.sh("for file in /var/log/journal/*/*@*.journal; do truncate -s 4096 $file; done");
+    // All but the header of every archived file, when journald has done with it: it closes them behind its back.
+    let truncate = "while ls -l /proc/$(pidof systemd-journald)/fd | grep -q '@.*journal$'; do :; done
+        truncate -s 4096 /var/log/journal/*/*@*.journal";
+    bridge.bed.ok(["timeout", "20", "bash", "-euc", truncate]);
     bridge.gate("after");
     loop {
         match follower.next().await {

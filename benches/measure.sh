@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034  # variables for the scripts
 # What the scripts here share. They run in a bed, with all of this directory in $bench; benches/run starts them.
 set -euo pipefail
 bench=${BASH_SOURCE[0]%/*}

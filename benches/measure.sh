@@ -44,6 +44,7 @@ foreign() {
         seq -f 'a foreign line, number %.0f, of about eighty characters, as they often are' "$1"
 }
 
+# Also waits until journald has read what was printed.
 journal_size() {
     journalctl --sync
     echo "$(du -sm /var/log/journal | cut -f 1) MB of journal in $(find /var/log/journal -name '*.journal' | wc -l) files"

@@ -8,13 +8,19 @@ SHELL := /bin/bash
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BED := tests/bed/bed
-SCRIPTS := .ci/run tests/bed/bed tests/bed/demo tests/bed/supervise $(wildcard tests/bed/jobs/* workflows/*.sh)
+SCRIPTS := .ci/run tests/bed/bed tests/bed/demo tests/bed/supervise $(wildcard tests/bed/jobs/* workflows/*.sh) \
+    $(addprefix benches/,run measure.sh reading last-lines requests followers)
 ROOT := $(filter 0,$(shell id -u))
 
-# $(call need,COMMAND,PACKAGE...): a command that Debian has, installed if it is missing and root is here.
+# $(call install,PACKAGE...): packages of Debian, if root is here.
+define install
+[[ $$EUID -ne 0 ]] || ! command -v apt-get >/dev/null || \
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0 $(1); }
+endef
+
+# $(call need,COMMAND,PACKAGE...): a command that Debian has, installed if it is missing.
 define need
-@command -v $(1) >/dev/null || [[ $$EUID -ne 0 ]] || ! command -v apt-get >/dev/null || \
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends -o Dpkg::Use-Pty=0 $(2); }
+@command -v $(1) >/dev/null || $(call install,$(2))
 endef
 
 # $(call need-cargo,SUBCOMMAND,OPTION...): a subcommand of cargo, built from source if it is missing; that takes minutes, once.
@@ -56,6 +62,13 @@ deb: ## build target/debian/ci-bridge_*.deb
 	@mkdir -p target/debian
 	@rm -f target/debian/ci-bridge_*.deb
 	cargo deb --locked --no-build --output target/debian/
+
+.PHONY: bench
+bench: bed deb ## measure it beside its peers and print the tables of docs/performance.md (root; half an hour)
+	$(call need,wrk,wrk)
+	$(call need,cc,gcc libc6-dev)
+	@[[ -e /usr/include/systemd/sd-journal.h ]] || $(call install,libsystemd-dev)
+	benches/run
 
 .PHONY: lint
 lint: ## check format, warnings, documentation and shell scripts

@@ -95,7 +95,7 @@ mod tests {
 
     fn messages(text: &str) -> Vec<Message> {
         let mut next = Message::empty();
-        text.split('\n').filter_map(|line| next.take(line)).collect()
+        text.lines().filter_map(|line| next.take(line)).collect()
     }
 
     fn message(kind: &str, id: Option<&str>, data: &str) -> Message {

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Keyring;
 use crate::config::{Listen, Settings};
-use crate::http;
 use crate::http::serve::{Bounds, Listener};
+use crate::http::{self, Following};
 use crate::jobs::{Jobs, Runs};
 use crate::journal::{self, Journal};
 use crate::lifecycle::{self, StopOnDrop, Tokens};
@@ -22,6 +22,10 @@ use crate::systemd::{BusAddress, Systemd};
 
 /// How long the answers that are under way at the end may take.
 const DRAIN: Duration = Duration::from_secs(10);
+/// The longest that a client may take nothing of what is ready for it.
+const WRITE_STALL: Duration = Duration::from_secs(30);
+/// Proxies take an answer for dead after half a minute of silence, or more.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long systemd's state is waited for before the bridge answers without it, not ready.
 const FIRST_READING: Duration = Duration::from_secs(5);
 
@@ -60,16 +64,20 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let systemd = Systemd::new(BusAddress::System, policy.clone(), runs.observer());
     let instances = usize::try_from(settings.jobs.instances_per_hour).unwrap_or(usize::MAX);
     let jobs = Jobs::new(runs, systemd.clone(), journal, instances);
-    let router = http::router(policy, jobs, tokens.keyring(), settings.query_tokens);
-
     let stop = CancellationToken::new();
+    let following = Following { most: settings.limits.max_streams, heartbeat: HEARTBEAT };
+    let router = http::router(policy, jobs, tokens.keyring(), settings.query_tokens, following, stop.clone());
+
     let _stop_on_drop = StopOnDrop(stop.clone());
     let watching = {
         let (systemd, stop) = (systemd.clone(), stop.clone());
         tokio::spawn(async move { systemd.run(stop).await })
     };
-    let bounds =
-        Bounds { connections: settings.limits.max_connections, header_timeout: settings.limits.header_timeout };
+    let bounds = Bounds {
+        connections: settings.limits.max_connections,
+        header_timeout: settings.limits.header_timeout,
+        write_stall: WRITE_STALL,
+    };
     let serving = tokio::spawn(http::serve::serve(listeners, router, bounds, stop.clone(), DRAIN));
     if tokio::time::timeout(FIRST_READING, systemd.ready()).await.is_err() {
         log::warn!("systemd cannot be reached yet; the bridge answers, but is not ready");

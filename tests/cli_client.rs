@@ -38,15 +38,26 @@ impl Answer {
         Self::json(202, &json!({ "msg": "Job started", "run": { "id": RUN } }))
     }
 
-    /// A page of a log; the cursor behind it is its text's length or what is named.
-    fn page(text: &str, cursor: &str, run_state: &str, complete: bool, more: bool) -> Self {
-        let headers = vec![
-            ("x-ci-cursor", cursor.to_owned()),
-            ("x-ci-run-state", run_state.to_owned()),
-            ("x-ci-complete", complete.to_string()),
-            ("x-ci-more", more.to_string()),
-        ];
-        Self { status: 200, headers, body: text.to_owned() }
+    /// A part of an event stream: these lines, each with its cursor.
+    fn lines<'a>(lines: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let event = |(message, cursor)| format!("id: {cursor}\ndata: {}\n\n", json!({ "message": message }));
+        let body = std::iter::once("retry: 1000\n\n: \n\n".to_owned()).chain(lines.into_iter().map(event)).collect();
+        Self { status: 200, headers: vec![("content-type", "text/event-stream".into())], body }
+    }
+
+    /// The stream with one more event.
+    fn then(mut self, event: &str, data: &Value) -> Self {
+        self.body.push_str(&format!("event: {event}\ndata: {data}\n\n"));
+        self
+    }
+
+    /// The stream with its end.
+    fn end(self, result: &str, exit_code: Option<u8>) -> Self {
+        self.then("end", &json!({ "result": result, "exit_code": exit_code, "signal": null, "complete": true }))
+    }
+
+    fn text(body: &str) -> Self {
+        Self { status: 200, headers: Vec::new(), body: body.to_owned() }
     }
 
     fn verdict(result: &str, exit_code: Option<u8>) -> Self {
@@ -162,35 +173,32 @@ const STOP: &str = "POST /api/job/ci-test-a/stop";
 fn run_prints_the_whole_log_and_exits_as_the_job_does() {
     let bridge = Played::new([
         (START, Answer::started()),
-        (TAIL, Answer::page("", "c0", "running", false, false)),
-        (TAIL, Answer::page("one\ntwo\n", "c2", "running", false, true)),
-        (TAIL, Answer::page("three\n", "c3", "running", false, false)),
-        // It has ended, but its last line is still on its way.
-        (TAIL, Answer::page("", "c3", "ended", false, false)),
-        (TAIL, Answer::page("four\n", "c4", "ended", true, false)),
-        (STATE, Answer::verdict("exit-code", Some(3))),
+        (TAIL, Answer::lines([("one", "c1"), ("two", "c2")])),
+        (TAIL, Answer::lines([])),
+        (TAIL, Answer::lines([("three", "c3")]).end("exit-code", Some(3))),
     ]);
     let done = bridge.run(&["run", "ci-test-a"]);
-    assert_eq!((done.status, done.stdout.as_str()), (3, "one\ntwo\nthree\nfour\n"), "{}", done.stderr);
+    assert_eq!((done.status, done.stdout.as_str()), (3, "one\ntwo\nthree\n"), "{}", done.stderr);
     assert!(done.stderr.ends_with("ci-test-a: exit-code, exit code 3\n"), "{}", done.stderr);
+    // A cut is worth no word as long as the stream can be had again.
+    assert!(!done.stderr.contains("again"), "{}", done.stderr);
+    let places: Vec<_> =
+        bridge.asked().iter().filter_map(|asked| Some(asked.split_once("format=sse&")?.1.to_owned())).collect();
+    assert_eq!(places, [&format!("run={RUN}&lines=10000"), "cursor=c2", "cursor=c2"]);
+}
 
-    let cursors: Vec<_> = bridge
-        .asked()
-        .iter()
-        .filter(|asked| asked.contains("/tail?"))
-        .map(|asked| asked.split_once("&cursor=").map(|(_, cursor)| cursor.to_owned()))
-        .collect();
-    assert_eq!(cursors, [None, Some("c0"), Some("c2"), Some("c3"), Some("c3")].map(|at| at.map(str::to_owned)));
-    assert!(bridge.asked()[1..].iter().all(|asked| asked.contains(&format!("run={RUN}"))), "{:?}", bridge.asked());
+#[test]
+fn the_log_is_read_from_where_the_start_says() {
+    let started = Answer::json(202, &json!({ "run": { "id": RUN }, "cursor": "c0" }));
+    let bridge = Played::new([(START, started), (TAIL, Answer::lines([("one", "c1")]).end("success", Some(0)))]);
+    assert_eq!(bridge.run(&["run", "ci-test-a"]).status, 0);
+    assert!(bridge.asked()[1].ends_with("&cursor=c0"), "{:?}", bridge.asked());
 }
 
 #[test]
 fn run_succeeds_with_the_job_and_tells_a_script_so() {
-    let bridge = Played::new([
-        (START, Answer::started()),
-        (TAIL, Answer::page("hello\n", "c1", "ended", true, false)),
-        (STATE, Answer::verdict("success", Some(0))),
-    ]);
+    let bridge =
+        Played::new([(START, Answer::started()), (TAIL, Answer::lines([("hello", "c1")]).end("success", Some(0)))]);
     let done = bridge.run(&["run", "ci-test-a", "--json"]);
     let verdict: Value = serde_json::from_str(&done.stdout).unwrap();
     assert_eq!((done.status, &verdict["result"]), (0, &"success".into()));
@@ -198,15 +206,28 @@ fn run_succeeds_with_the_job_and_tells_a_script_so() {
 }
 
 #[test]
+fn a_log_that_lacks_lines_is_said_to() {
+    let suppressed = json!({ "reason": "suppressed", "count": 123 });
+    let end = json!({ "result": "success", "exit_code": 0, "complete": false });
+    let bridge = Played::new([
+        (START, Answer::started()),
+        (TAIL, Answer::lines([("one", "c1")]).then("gap", &suppressed).then("end", &end)),
+    ]);
+    let done = bridge.run(&["run", "ci-test-a"]);
+    assert_eq!((done.status, done.stdout.as_str()), (0, "one\n"));
+    assert!(done.stderr.contains("ci-test-a: 123 messages are missing here"), "{}", done.stderr);
+    assert!(done.stderr.contains("ci-test-a: the log may lack lines"), "{}", done.stderr);
+}
+
+#[test]
 fn a_bridge_that_is_away_for_a_moment_costs_no_line() {
     let away = Answer { status: 502, headers: Vec::new(), body: "<html>Bad Gateway</html>".into() };
     let bridge = Played::new([
         (START, Answer::started()),
-        (TAIL, Answer::page("one\n", "c1", "running", false, false)),
+        (TAIL, Answer::lines([("one", "c1")]).then("restart", &json!({}))),
         (TAIL, away),
         (TAIL, Answer::problem(503, "systemd_unreachable", "systemd is away")),
-        (TAIL, Answer::page("two\n", "c2", "ended", true, false)),
-        (STATE, Answer::verdict("success", Some(0))),
+        (TAIL, Answer::lines([("two", "c2")]).end("success", Some(0))),
     ]);
     let done = bridge.run(&["run", "ci-test-a"]);
     assert_eq!((done.status, done.stdout.as_str()), (0, "one\ntwo\n"), "{}", done.stderr);
@@ -214,21 +235,30 @@ fn a_bridge_that_is_away_for_a_moment_costs_no_line() {
 }
 
 #[test]
-fn a_bridge_that_was_started_anew_still_tells_the_verdict() {
-    let run = |last: &str| {
-        let bridge = Played::new([
-            (START, Answer::json(202, &json!({ "run": { "id": RUN, "invocation_id": "00aa" } }))),
-            (TAIL, Answer::page("one\n", "c1", "ended", true, false)),
-            (STATE, Answer::problem(404, "no_such_run", "the job has no such run")),
-            (STATE, Answer::json(200, &json!({ "result": "exit-code", "exit_code": 3, "invocation_id": last }))),
-        ]);
-        bridge.run(&["run", "ci-test-a"])
-    };
-    assert_eq!(run("00aa").status, 3);
-    // Somebody has started the job again in the meantime: that verdict is not ours.
-    let other = run("00bb");
-    assert_eq!(other.status, 125);
-    assert!(other.stderr.ends_with("error: the job has no such run\n"), "{}", other.stderr);
+fn a_job_is_followed_without_being_started() {
+    let bridge = Played::new([
+        (TAIL, Answer::lines([("one", "c1")])),
+        (TAIL, Answer::lines([("two", "c2")]).then("gap", &json!({ "reason": "vacuumed" })).end("exit-code", Some(3))),
+    ]);
+    let done = bridge.run(&["tail", "ci-test-a", "--follow", "--lines", "5", "--raw"]);
+    assert_eq!((done.status, done.stdout.as_str()), (0, "one\ntwo\n"), "{}", done.stderr);
+    assert!(done.stderr.ends_with("journald has deleted them\nci-test-a: exit-code, exit code 3\n"), "{}", done.stderr);
+    let expected = ["follow=true&format=sse&raw=true&lines=5", "follow=true&format=sse&raw=true&cursor=c1"];
+    assert_eq!(bridge.asked(), expected.map(|query| format!("{TAIL}?{query}")));
+
+    let bridge = Played::new([(TAIL, Answer::lines([("one", "c1")]).end("success", Some(0)))]);
+    let done = bridge.run(&["tail", "ci-test-a", "-f", "--json"]);
+    let objects: Vec<Value> = done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&objects[0]["message"], &objects[1]["end"]["result"]), (&"one".into(), &"success".into()));
+}
+
+#[test]
+fn bytes_that_are_no_text_are_passed_on_if_asked_for() {
+    let entry = json!({ "message": "\u{fffd}", "message_base64": "/w==" });
+    let body = Answer::lines([]).then("message", &entry).end("success", Some(0));
+    let bridge = Played::new([(TAIL, body)]);
+    let output = bridge.command(&["tail", "ci-test-a", "--follow", "--raw"]).output().unwrap();
+    assert_eq!(output.stdout, b"\xff\n");
 }
 
 #[test]
@@ -242,13 +272,16 @@ fn a_job_that_was_not_started_is_no_failed_job() {
 
 #[test]
 fn a_refusal_while_following_ends_it() {
-    let bridge = Played::new([
-        (START, Answer::started()),
-        (TAIL, Answer::problem(401, "token_revoked", "the token was revoked")),
-    ]);
-    let done = bridge.run(&["run", "ci-test-a"]);
-    assert_eq!(done.status, 125);
-    assert!(done.stderr.ends_with("error: the token was revoked (token_revoked)\n"), "{}", done.stderr);
+    let problem = json!({ "status": 401, "code": "token_revoked", "detail": "the token was revoked" });
+    for answer in [
+        Answer::problem(401, "token_revoked", "the token was revoked"),
+        Answer::lines([("one", "c1")]).then("error", &problem),
+    ] {
+        let bridge = Played::new([(START, Answer::started()), (TAIL, answer)]);
+        let done = bridge.run(&["run", "ci-test-a"]);
+        assert_eq!(done.status, 125);
+        assert!(done.stderr.ends_with("error: the token was revoked (token_revoked)\n"), "{}", done.stderr);
+    }
 }
 
 /// Starts a command, waits for its first line on standard output, and interrupts it.
@@ -264,11 +297,10 @@ fn interrupt_after_first_line(mut command: Command) -> (Child, BufReader<ChildSt
 fn ctrl_c_stops_the_job_and_shows_how_it_ended() {
     let bridge = Played::new([
         (START, Answer::started()),
-        (TAIL, Answer::page("one\n", "c1", "running", false, false)),
-        (TAIL, Answer::page("", "c1", "running", false, false)),
+        (TAIL, Answer::lines([("one", "c1")])),
+        (TAIL, Answer::lines([])),
         (STOP, Answer::json(200, &json!({ "msg": "Job stopped" }))),
-        (TAIL, Answer::page("bye\n", "c2", "ended", true, false)),
-        (STATE, Answer::verdict("stopped", None)),
+        (TAIL, Answer::lines([("bye", "c2")]).end("stopped", None)),
     ]);
     let (mut child, mut stdout) = interrupt_after_first_line(bridge.command(&["run", "ci-test-a"]));
     let mut rest = String::new();
@@ -282,8 +314,8 @@ fn ctrl_c_leaves_a_job_running_that_somebody_else_started() {
     let joined = Answer { status: 200, ..Answer::started() };
     let bridge = Played::new([
         (START, joined),
-        (TAIL, Answer::page("one\n", "c1", "running", false, false)),
-        (TAIL, Answer::page("", "c1", "running", false, false)),
+        (TAIL, Answer::lines([("one", "c1")])),
+        (TAIL, Answer::lines([])),
         (STOP, Answer::json(200, &json!({ "msg": "Job stopped" }))),
     ]);
     let (mut child, _stdout) = interrupt_after_first_line(bridge.command(&["run", "ci-test-a", "--join"]));
@@ -295,10 +327,25 @@ fn ctrl_c_leaves_a_job_running_that_somebody_else_started() {
 #[test]
 fn a_log_is_passed_on_as_it_is() {
     let logs = "GET /api/job/ci-test-a@/logs";
-    let bridge = Played::new([(logs, Answer::page("one\ntwo\n", "c", "ended", true, false))]);
+    let bridge = Played::new([(logs, Answer::text("one\ntwo\n"))]);
     let done = bridge.run(&["logs", "ci-test-a@", "--instance", "feature/x&y", "--lines", "2", "--raw"]);
     assert_eq!((done.status, done.stdout.as_str()), (0, "one\ntwo\n"), "{}", done.stderr);
     assert_eq!(bridge.asked(), ["GET /api/job/ci-test-a@/logs?instance=feature%2Fx%26y&format=text&lines=2&raw=true"]);
+}
+
+#[test]
+fn lines_are_chosen_by_the_bridge() {
+    let (logs, tail) = ("GET /api/job/ci-test-a/logs", "GET /api/job/ci-test-a/tail");
+    let page = || Answer::text("one\n");
+    let bridge = Played::new([(logs, page()), (tail, page())]);
+    let chosen = ["--priority", "err", "--since", "2026-11-21T10:40:02+01:00", "--until", "2026-11-21T11:00:00Z"];
+    assert_eq!(bridge.command(&[["logs", "ci-test-a"].as_slice(), &chosen].concat()).status().unwrap().code(), Some(0));
+    assert_eq!(bridge.run(&["tail", "ci-test-a", "--priority", "3"]).status, 0);
+    let times = "since=2026-11-21T10%3A40%3A02%2B01%3A00&until=2026-11-21T11%3A00%3A00Z";
+    assert_eq!(
+        bridge.asked(),
+        [format!("{logs}?format=text&priority=err&{times}"), format!("{tail}?format=text&priority=3")]
+    );
 }
 
 #[test]

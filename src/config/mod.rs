@@ -117,6 +117,8 @@ pub struct Jobs {
 pub struct Limits {
     /// Connections open at once. Default: 4096, 1 to 1,000,000.
     pub max_connections: usize,
+    /// Logs that are followed at once. Default: 2000, 1 to 1,000,000.
+    pub max_streams: usize,
     /// How long a client may take to send the head of a request, and how long a kept connection may idle.
     /// Default: 10 s, 1 s to 10 min.
     pub header_timeout: Duration,
@@ -190,6 +192,7 @@ fn prefixes(jobs: &Section<'_>) -> Result<Option<Vec<Prefix>>, Fault> {
 fn limits(limits: &Section<'_>) -> Result<Limits, Fault> {
     Ok(Limits {
         max_connections: number(limits, "max_connections", 4096, 1_000_000)? as usize,
+        max_streams: number(limits, "max_streams", 2000, 1_000_000)? as usize,
         header_timeout: timeout(limits, "header_timeout", Duration::from_secs(10))?,
     })
 }

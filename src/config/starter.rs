@@ -32,6 +32,9 @@ prefixes = [{}]
 # Connections open at once.
 #max_connections = 4096
 
+# Logs that are followed at once; each takes one of the connections.
+#max_streams = 2000
+
 # How long a client may take to send the head of a request, and how long a connection may idle.
 #header_timeout = "10s"
 "#,
@@ -59,6 +62,6 @@ mod tests {
             .join("\n");
         assert_ne!(uncommented, text);
         assert_eq!(Settings::parse(&uncommented).unwrap(), settings);
-        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 7);
+        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 8);
     }
 }

@@ -15,6 +15,7 @@ fn the_smallest_file_has_a_default_for_everything_else() {
     assert_eq!(settings.jobs.policy.prefixes(), [Prefix::parse("ci-test-").unwrap()]);
     assert_eq!(settings.jobs.instances_per_hour, 200);
     assert_eq!(settings.limits.max_connections, 4096);
+    assert_eq!(settings.limits.max_streams, 2000);
     assert_eq!(settings.limits.header_timeout, Duration::from_secs(10));
 }
 
@@ -32,6 +33,7 @@ fn every_key_is_read() {
 
         [limits]
         max_connections = 100
+        max_streams = 50
         header_timeout = "5s"
         "#,
     )
@@ -44,7 +46,7 @@ fn every_key_is_read() {
             policy: Policy::new(vec![Prefix::parse("ci-test-").unwrap(), Prefix::parse("nightly-").unwrap()]),
             instances_per_hour: 5,
         },
-        limits: Limits { max_connections: 100, header_timeout: Duration::from_secs(5) },
+        limits: Limits { max_connections: 100, max_streams: 50, header_timeout: Duration::from_secs(5) },
     };
     assert_eq!(settings, expected);
 }
@@ -67,7 +69,7 @@ fn an_unknown_key_is_refused_and_the_nearest_right_one_named() {
             "[limits]\nmax_conections = 1\n",
             "line 2: unknown key `limits.max_conections`; did you mean `limits.max_connections`?",
         ),
-        ("[limits.max]\n", "line 1: unknown key `limits.max`; did you mean `limits.max_connections`?"),
+        ("[limits.max]\n", "line 1: unknown key `limits.max`; did you mean `limits.max_streams`?"),
         (
             "[jobs]\nzzz = 1\n",
             "line 2: unknown key `jobs.zzz`; the keys here are `jobs.instances_per_hour`, `jobs.prefixes`",

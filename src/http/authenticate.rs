@@ -85,11 +85,7 @@ fn authenticate(gate: &Gate, request: &Request) -> Result<Arc<Caller>, Problem> 
             return Err(Problem::new(StatusCode::UNAUTHORIZED, "token_missing", detail));
         }
     };
-    let caller = gate
-        .keyring
-        .load()
-        .authenticate(token, Timestamp::now())
-        .map_err(|denial| Problem::new(StatusCode::UNAUTHORIZED, denial.code(), denial.to_string()))?;
+    let caller = gate.keyring.load().authenticate(token, Timestamp::now())?;
     if from_header.is_none() && gate.query_tokens == QueryTokens::ReadOnly && caller.may_write() {
         let detail = "a read-write token is not taken from the URL and may have been recorded on its way; revoke it and \
                       send a new one as `Authorization: Bearer TOKEN`";

@@ -55,7 +55,7 @@ pub(super) async fn pass(State(policy): State<Arc<Policy>>, mut request: Request
         headers.insert(REQUEST_ID, id);
     }
     // Nothing that the bridge says is for caches, for search engines or for guessing at its type.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(ROBOTS, HeaderValue::from_static("noindex"));

@@ -7,6 +7,8 @@ use axum::http::{HeaderValue, StatusCode};
 use super::jobs::RUN_ID;
 use super::problem::Problem;
 use super::shape;
+use super::stream::TooManyStreams;
+use crate::auth::Denial;
 use crate::jobs;
 use crate::policy::{NameError, NotAllowed};
 use crate::systemd::{self, StartError};
@@ -14,8 +16,23 @@ use crate::telemetry::Chain;
 
 /// A pause after which systemd, D-Bus or a start limit may have recovered.
 const MOMENT: Duration = Duration::from_secs(1);
+/// A pause after which a follower may have gone.
+const STREAM: Duration = Duration::from_secs(5);
 /// systemd's default for `StartLimitIntervalSec=` (`systemd-system.conf(5)`).
 const START_LIMIT: Duration = Duration::from_secs(10);
+
+impl From<Denial> for Problem {
+    fn from(denial: Denial) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, denial.code(), denial.to_string())
+    }
+}
+
+impl From<TooManyStreams> for Problem {
+    fn from(_: TooManyStreams) -> Self {
+        let detail = "too many logs are followed at once; try again later, or raise `limits.max_streams`";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail).retry_after(STREAM)
+    }
+}
 
 impl From<NameError> for Problem {
     fn from(error: NameError) -> Self {

@@ -11,7 +11,7 @@ use super::problem::Problem;
 /// `GET /`
 pub(super) async fn show_index() -> Json<Value> {
     let endpoint = |method: &str, path: &str, access: &str, does: &str, params: &[&str]| json!({ "method": method, "path": path, "access": access, "does": does, "parameters": params });
-    let log = ["instance", "run", "lines", "format=json|text|ndjson", "raw=true"];
+    let log = ["instance", "run", "lines", "priority=0-7|emerg-debug", "format=json|text|ndjson|sse", "raw=true"];
     let with = |extra: &[&'static str]| [log.as_slice(), extra].concat();
     Json(json!({
         "name": "ci-bridge",
@@ -21,8 +21,8 @@ pub(super) async fn show_index() -> Json<Value> {
             endpoint("POST", "/api/job/{job}", "rw", "start a job", &["instance", "if_busy=reject|join"]),
             endpoint("POST", "/api/job/{job}/stop", "rw", "stop a job", &["instance"]),
             endpoint("GET", "/api/job/{job}/state", "ro", "state and verdict", &["instance", "run", "wait=SECONDS"]),
-            endpoint("GET", "/api/job/{job}/tail", "ro", "newest lines, or those after a cursor", &with(&["cursor"])),
-            endpoint("GET", "/api/job/{job}/logs", "ro", "the log of a run", &with(&["order=asc|desc"])),
+            endpoint("GET", "/api/job/{job}/tail", "ro", "newest lines, or those after a cursor, or as they come", &with(&["cursor", "follow=true"])),
+            endpoint("GET", "/api/job/{job}/logs", "ro", "the log of a run", &with(&["order=asc|desc", "since", "until"])),
             endpoint("GET", "/api/jobs", "ro", "the jobs that there are", &[]),
             endpoint("GET", "/healthz", "none", "whether the process lives", &[]),
             endpoint("GET", "/readyz", "none", "whether it can do its work, or why not", &[]),

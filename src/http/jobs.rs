@@ -161,7 +161,11 @@ pub(super) async fn show_state(
     let wait = params.number("wait", 0..=WAIT_SECONDS)?.map(Duration::from_secs);
     let run = params.run()?;
     let job = path.admit(&params, &caller, &state)?;
-    let job_state = state.jobs.state(&job, run, wait).await?;
+    let job_state = tokio::select! {
+        job_state = state.jobs.state(&job, run, wait) => job_state,
+        // Whoever waits can go on with the next bridge.
+        () = state.stop.cancelled(), if wait.is_some() => state.jobs.state(&job, run, None).await,
+    }?;
     Ok(Json(shape::Standing::of(job.name().as_str(), &job_state)).into_response())
 }
 

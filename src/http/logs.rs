@@ -1,29 +1,34 @@
-//! `GET /api/job/{job}/tail` and `/logs`: the lines of a run as JSON, text or NDJSON.
+//! `GET /api/job/{job}/tail` and `/logs`: the lines of a run, as they are or as they come.
 //!
-//! A log is never in memory as a whole: it is read and formatted a piece at a time, while the client takes the piece
-//! before. A thread is only used while there is something to read.
+//! A log is never in memory as a whole: it is read and formatted a piece at a time, one piece ahead of what the client
+//! takes. A thread is only used while there is something to read.
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use axum::response::Response;
-use serde::Serialize;
+use futures_util::stream::{Stream, try_unfold};
 use serde_json::{Value, json};
+use tokio::task::{JoinError, spawn_blocking};
 
 use super::authenticate::Reader;
+use super::format::{Format, Writer};
 use super::jobs::{CURSOR, PathJob, RUN_ID};
-use super::params::Params;
+use super::params::{Params, refuse};
 use super::problem::Problem;
 use super::{AppState, shape};
-use crate::jobs::{Cursor, Entry, Part, Run, RunLog};
-use crate::policy::AllowedJob;
+use crate::auth::Caller;
+use crate::jobs::{Beginning, Cursor, Filter, NotACursor, Part, Position, RunId, RunLog};
 
 const STATE: HeaderName = HeaderName::from_static("x-ci-state");
 const RUN_STATE: HeaderName = HeaderName::from_static("x-ci-run-state");
 const RESULT: HeaderName = HeaderName::from_static("x-ci-result");
 const COMPLETE: HeaderName = HeaderName::from_static("x-ci-complete");
 const MORE: HeaderName = HeaderName::from_static("x-ci-more");
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Has nginx pass on each piece at once.
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Lines of a tail if the caller does not say.
 const TAIL_LINES: usize = 100;
@@ -36,141 +41,50 @@ const LOG_LINES: usize = 100_000_000;
 /// About as much of a log is formatted before it is sent.
 const PIECE: usize = 64 * 1024;
 
-/// The format of an answer with lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Json,
-    Text,
-    Ndjson,
+/// What is asked for, whatever the path.
+struct Asked {
+    writer: Writer,
+    run: Option<RunId>,
+    after: Option<Cursor>,
 }
 
-impl Format {
-    const WORDS: [(&'static str, Self); 3] = [("json", Self::Json), ("text", Self::Text), ("ndjson", Self::Ndjson)];
-
-    /// `?format=`, or else the first type in `Accept` that is one of ours, or else JSON.
-    fn choose(params: &Params, headers: &HeaderMap) -> Result<Self, Problem> {
-        if let Some(format) = params.choice("format", &Self::WORDS)? {
-            return Ok(format);
-        }
-        let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let mut types = accept.split(',').map(|part| part.split(';').next().unwrap_or_default().trim());
-        Ok(types.find_map(Self::from_media_type).unwrap_or(Self::Json))
-    }
-
-    fn from_media_type(media_type: &str) -> Option<Self> {
-        match media_type {
-            "application/json" => Some(Self::Json),
-            "text/plain" => Some(Self::Text),
-            "application/x-ndjson" => Some(Self::Ndjson),
-            _ => None,
-        }
-    }
-
-    fn content_type(self) -> HeaderValue {
-        HeaderValue::from_static(match self {
-            Self::Json => "application/json",
-            Self::Text => "text/plain; charset=utf-8",
-            Self::Ndjson => "application/x-ndjson",
-        })
+impl Asked {
+    fn of(
+        params: &Params,
+        headers: &HeaderMap,
+        path: &PathJob,
+        caller: &Caller,
+        state: &AppState,
+        follow: bool,
+    ) -> Result<Self, Problem> {
+        let format = Format::choose(params, headers, follow)?;
+        let raw = params.flag("raw")?;
+        let run = params.run()?;
+        let job = path.admit(params, caller, state)?;
+        let cursor = last_event_id(headers)?.or(params.text("cursor"));
+        let after = cursor.map(|text| Cursor::decode(&job, text)).transpose()?;
+        Ok(Self { writer: Writer::new(format, raw, job), run, after })
     }
 }
 
-/// Writes entries in a format.
-struct Writer {
-    job: AllowedJob,
-    run: Option<std::sync::Arc<Run>>,
-    format: Format,
-    raw: bool,
-    first: bool,
-    buffer: Vec<u8>,
-}
-
-impl Writer {
-    fn new(job: AllowedJob, log: &RunLog, format: Format, raw: bool) -> Self {
-        let mut writer = Self { job, run: log.run.clone(), format, raw, first: true, buffer: Vec::new() };
-        if format == Format::Json {
-            writer.buffer.extend(b"{\"logs\":[");
-        }
-        writer
-    }
-
-    /// The cursor after `entry`, or of the beginning.
-    fn cursor(&self, entry: Option<&Entry>) -> Option<String> {
-        let invocation = self.run.as_ref()?.invocation?;
-        Some(Cursor { invocation, after: entry.map(|entry| entry.position) }.encode(&self.job))
-    }
-
-    fn write(&mut self, entry: &Entry) {
-        if self.format == Format::Text {
-            if self.raw {
-                self.buffer.extend(entry.message.iter());
-            } else {
-                self.buffer.extend(crate::jobs::neutralise(&entry.message).as_bytes());
-            }
-            self.buffer.push(b'\n');
-            return;
-        }
-        let cursor = self.cursor(Some(entry)).unwrap_or_default();
-        let separator: &[u8] = if self.format == Format::Json && !self.first { b"," } else { b"" };
-        self.first = false;
-        self.buffer.extend(separator);
-        self.value(&shape::Line::of(entry, &cursor));
-        if self.format == Format::Ndjson {
-            self.buffer.push(b'\n');
-        }
-    }
-
-    fn value(&mut self, value: &impl Serialize) {
-        // Neither writing into memory nor these shapes can fail.
-        let _ = serde_json::to_writer(&mut self.buffer, value);
-    }
-
-    /// What stands behind the entries.
-    fn end(&mut self, verdict: &Value) {
-        match self.format {
-            Format::Json => {
-                self.buffer.extend(b"],");
-                let members = verdict.to_string();
-                self.buffer.extend(members.trim_start_matches('{').as_bytes());
-                self.buffer.push(b'\n');
-            }
-            Format::Ndjson => {
-                self.value(&json!({ "end": verdict }));
-                self.buffer.push(b'\n');
-            }
-            Format::Text => {}
-        }
+/// Where a source of events that has lost its connection goes on.
+///
+/// Source: the WHATWG HTML standard, section 9.2, "Server-sent events".
+fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, NotACursor> {
+    let mut values = headers.get_all(LAST_EVENT_ID).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(id), None) => id.to_str().map(Some).map_err(|_| NotACursor),
+        (Some(_), Some(_)) => Err(NotACursor),
     }
 }
 
-/// What an answer says besides the lines.
-fn verdict(log: &RunLog) -> Value {
-    let run = log.run.as_deref();
-    json!({
-        "run": run.map(|run| run.id.to_string()),
-        "state": log.unit.active.as_str(),
-        "run_state": run.map(Run::phase_word),
-        "result": run.and_then(Run::ended).map(|ended| ended.result.as_str()),
-        "complete": log.is_complete(),
-        "gap": log.has_gap(),
-    })
-}
-
-fn headers(format: Format, members: &Value) -> HeaderMap {
+/// The headers of an answer that is told piece by piece.
+fn flowing(format: Format) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, format.content_type());
-    for (name, member) in
-        [(RUN_ID, "run"), (STATE, "state"), (RUN_STATE, "run_state"), (RESULT, "result"), (COMPLETE, "complete")]
-    {
-        let text = match &members[member] {
-            Value::Null => continue,
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            headers.insert(name, value);
-        }
-    }
+    headers.insert(BUFFERING, HeaderValue::from_static("no"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     headers
 }
 
@@ -186,59 +100,34 @@ pub(super) async fn show_tail(
     State(state): State<AppState>,
     path: PathJob,
     uri: Uri,
-    request: HeaderMap,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let params = Params::of(&uri, &["instance", "run", "lines", "cursor", "format", "raw"])?;
-    let format = Format::choose(&params, &request)?;
-    let raw = params.flag("raw")?;
+    let params = Params::of(&uri, &["instance", "run", "lines", "cursor", "follow", "priority", "format", "raw"])?;
+    let follow = params.flag("follow")?;
     let lines = params.number("lines", 1..=PAGE_LINES)?;
-    let run = params.run()?;
-    let job = path.admit(&params, &caller, &state)?;
-    let cursor = params.text("cursor").map(|text| Cursor::decode(&job, text)).transpose()?;
-    let (part, most) = match &cursor {
-        Some(cursor) => (Part::After(cursor.clone()), lines.unwrap_or(PAGE_LINES)),
+    let filter = params.filter()?;
+    if follow && filter != Filter::default() {
+        return Err(refuse(
+            "`priority` does not go with `follow`; each line has its priority in NDJSON and events".to_owned(),
+        ));
+    }
+    let Asked { writer, run, after } = Asked::of(&params, &headers, &path, &caller, &state, follow)?;
+    if follow {
+        let beginning = after.map_or(Beginning::Last(lines.unwrap_or(TAIL_LINES)), Beginning::After);
+        let place = state.streams.place()?;
+        let follower = state.jobs.follow(writer.job(), run, beginning).await?;
+        let mut headers = flowing(writer.format);
+        if let Some(id) = follower.run().and_then(|run| HeaderValue::from_str(&run.id.to_string()).ok()) {
+            headers.insert(RUN_ID, id);
+        }
+        return Ok(answer(headers, state.streams.body(follower, writer, caller, place)));
+    }
+    let (part, most) = match after {
+        Some(cursor) => (Part::After(cursor), lines.unwrap_or(PAGE_LINES)),
         None => (Part::Last(lines.unwrap_or(TAIL_LINES)), usize::MAX),
     };
-    let log = state.jobs.log(&job, run, part).await?;
-    let page = tokio::task::spawn_blocking(move || page(log, &job, format, raw, most, cursor)).await;
-    Ok(page.map_err(crate::jobs::Error::Internal)?)
-}
-
-/// Reads and formats one page, at the most `most` lines of it.
-fn page(mut log: RunLog, job: &AllowedJob, format: Format, raw: bool, most: usize, after: Option<Cursor>) -> Response {
-    let mut writer = Writer::new(job.clone(), &log, format, raw);
-    let mut last = None;
-    let mut more = false;
-    for (count, entry) in log.by_ref().enumerate() {
-        if count == most || writer.buffer.len() > PAGE_BYTES {
-            more = true;
-            break;
-        }
-        writer.write(&entry);
-        last = Some(entry);
-    }
-    let cursor = match (&last, after) {
-        (None, Some(after)) => Some(after.encode(job)),
-        (last, _) => writer.cursor(last.as_ref()),
-    };
-    let mut members = verdict(&log);
-    // A page that has more behind it is not the whole log.
-    members["complete"] = json!(log.is_complete() && !more);
-    members["cursor"] = json!(cursor);
-    members["more"] = json!(more);
-    writer.end(&members);
-    let mut headers = headers(format, &members);
-    headers.insert(MORE, HeaderValue::from_static(if more { "true" } else { "false" }));
-    if let Some(cursor) = cursor.and_then(|cursor| HeaderValue::from_str(&cursor).ok()) {
-        headers.insert(CURSOR, cursor);
-    }
-    answer(headers, Body::from(writer.buffer))
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
-    OldestFirst,
-    NewestFirst,
+    let log = Log::read(&state, writer, run, part, filter, most).await?;
+    Ok(spawn_blocking(|| log.page()).await.map_err(crate::jobs::Error::Internal)?)
 }
 
 /// `GET /api/job/{job}/logs`
@@ -247,53 +136,132 @@ pub(super) async fn show_logs(
     State(state): State<AppState>,
     path: PathJob,
     uri: Uri,
-    request: HeaderMap,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let params = Params::of(&uri, &["instance", "run", "lines", "order", "format", "raw"])?;
-    let format = Format::choose(&params, &request)?;
-    let raw = params.flag("raw")?;
+    let params =
+        Params::of(&uri, &["instance", "run", "lines", "order", "priority", "since", "until", "format", "raw"])?;
     let lines = params.number("lines", 1..=LOG_LINES)?;
-    let order = params.choice("order", &[("asc", Order::OldestFirst), ("desc", Order::NewestFirst)])?;
-    let run = params.run()?;
-    let job = path.admit(&params, &caller, &state)?;
-    let part = match (order.unwrap_or(Order::OldestFirst), lines) {
-        (Order::OldestFirst, None) => Part::Whole,
-        (Order::OldestFirst, Some(lines)) => Part::Last(lines),
-        (Order::NewestFirst, _) => Part::NewestFirst,
+    let newest_first = params.choice("order", &[("asc", false), ("desc", true)])?.unwrap_or(false);
+    let filter = params.filter()?;
+    let Asked { writer, run, after } = Asked::of(&params, &headers, &path, &caller, &state, false)?;
+    let (part, most) = match (after, lines) {
+        (Some(cursor), _) => (Part::After(cursor), usize::MAX),
+        (None, lines) if newest_first => (Part::NewestFirst, lines.unwrap_or(usize::MAX)),
+        (None, None) => (Part::Whole, usize::MAX),
+        (None, Some(lines)) => (Part::Last(lines), usize::MAX),
     };
-    let newest_first = part == Part::NewestFirst;
-    let log = state.jobs.log(&job, run, part).await?;
-    let headers = headers(format, &verdict(&log));
-    let writer = Writer::new(job, &log, format, raw);
-    let left = if newest_first { lines.unwrap_or(usize::MAX) } else { usize::MAX };
-    Ok(answer(headers, Body::from_stream(pieces(log, writer, left))))
+    let log = Log::read(&state, writer, run, part, filter, most).await?;
+    Ok(answer(log.headers(&log.verdict()), Body::from_stream(log.pieces())))
 }
 
-/// The log in pieces, each formatted when the client is ready for it.
-fn pieces(
-    log: RunLog,
-    writer: Writer,
+/// A log that is being written.
+struct Log {
+    lines: RunLog,
+    /// How many lines may still be written.
     left: usize,
-) -> impl futures_util::Stream<Item = Result<Bytes, crate::jobs::Error>> {
-    futures_util::stream::try_unfold(Some((log, writer, left)), |reading| async {
-        let Some((log, writer, left)) = reading else { return Ok(None) };
-        let piece = tokio::task::spawn_blocking(move || piece(log, writer, left)).await?;
-        Ok(Some(piece))
-    })
+    newest_first: bool,
+    newest: Option<Position>,
+    writer: Writer,
+    out: Vec<u8>,
 }
 
-type Reading = Option<(RunLog, Writer, usize)>;
-
-fn piece(mut log: RunLog, mut writer: Writer, mut left: usize) -> (Bytes, Reading) {
-    while writer.buffer.len() < PIECE {
-        let entry = if left == 0 { None } else { log.next() };
-        let Some(entry) = entry else {
-            writer.end(&verdict(&log));
-            return (Bytes::from(writer.buffer), None);
-        };
-        writer.write(&entry);
-        left -= 1;
+impl Log {
+    async fn read(
+        state: &AppState,
+        writer: Writer,
+        run: Option<RunId>,
+        part: Part,
+        filter: Filter,
+        left: usize,
+    ) -> Result<Self, crate::jobs::Error> {
+        let newest_first = part == Part::NewestFirst;
+        let newest = if let Part::After(cursor) = &part { cursor.after } else { None };
+        let lines = state.jobs.log(writer.job(), run, part, filter).await?;
+        let mut out = Vec::new();
+        writer.begin(&mut out);
+        Ok(Self { lines, left, newest_first, newest, writer, out })
     }
-    let bytes = Bytes::from(std::mem::take(&mut writer.buffer));
-    (bytes, Some((log, writer, left)))
+
+    /// Writes lines until there are at least so many bytes; false if nothing is left to be written.
+    fn write(&mut self, bytes: usize) -> bool {
+        // There is no line without a run.
+        let Some(invocation) = self.lines.run.as_ref().and_then(|run| run.invocation) else { return false };
+        while self.out.len() < bytes {
+            let Some(entry) = (self.left > 0).then(|| self.lines.next()).flatten() else { return false };
+            self.left -= 1;
+            self.writer.line(&mut self.out, invocation, &entry);
+            if !self.newest_first || self.newest.is_none() {
+                self.newest = Some(entry.position);
+            }
+        }
+        true
+    }
+
+    /// The place behind the newest line that has been written, or the beginning.
+    fn cursor(&self) -> Option<String> {
+        let invocation = self.lines.run.as_ref()?.invocation?;
+        Some(Cursor { invocation, after: self.newest }.encode(self.writer.job()))
+    }
+
+    fn verdict(&self) -> Value {
+        let log = &self.lines;
+        shape::verdict(&log.unit, log.run.as_deref(), log.is_complete(), log.has_gap())
+    }
+
+    fn headers(&self, verdict: &Value) -> HeaderMap {
+        let format = self.writer.format;
+        let mut headers = if format == Format::Events { flowing(format) } else { HeaderMap::new() };
+        headers.insert(CONTENT_TYPE, format.content_type());
+        for (name, member) in
+            [(RUN_ID, "run"), (STATE, "state"), (RUN_STATE, "run_state"), (RESULT, "result"), (COMPLETE, "complete")]
+        {
+            let text = match &verdict[member] {
+                Value::Null => continue,
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                headers.insert(name, value);
+            }
+        }
+        headers
+    }
+
+    /// As much of it as fits into one page.
+    fn page(mut self) -> Response {
+        self.write(PAGE_BYTES);
+        let more = self.lines.next().is_some();
+        let cursor = self.cursor();
+        let mut verdict = self.verdict();
+        // A page that has more behind it is not the whole log.
+        verdict["complete"] = json!(self.lines.is_complete() && !more);
+        verdict["cursor"] = json!(cursor);
+        verdict["more"] = json!(more);
+        let mut headers = self.headers(&verdict);
+        headers.insert(MORE, HeaderValue::from_static(if more { "true" } else { "false" }));
+        if let Some(cursor) = cursor.as_ref().and_then(|cursor| HeaderValue::from_str(cursor).ok()) {
+            headers.insert(CURSOR, cursor);
+        }
+        self.writer.end(&mut self.out, &verdict, cursor.as_deref());
+        answer(headers, Body::from(self.out))
+    }
+
+    /// All of it in pieces. The next one is made while the client takes the one before.
+    fn pieces(self) -> impl Stream<Item = Result<Bytes, JoinError>> {
+        let piece = |log: Self| spawn_blocking(|| log.piece());
+        try_unfold(Some(piece(self)), move |ahead| async move {
+            let Some(ahead) = ahead else { return Ok(None) };
+            let (bytes, rest) = ahead.await?;
+            Ok(Some((bytes, rest.map(piece))))
+        })
+    }
+
+    fn piece(mut self) -> (Bytes, Option<Self>) {
+        if self.write(PIECE) {
+            return (std::mem::take(&mut self.out).into(), Some(self));
+        }
+        let (verdict, cursor) = (self.verdict(), self.cursor());
+        self.writer.end(&mut self.out, &verdict, cursor.as_deref());
+        (self.out.into(), None)
+    }
 }

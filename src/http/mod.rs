@@ -5,6 +5,7 @@
 mod authenticate;
 mod edge;
 mod error;
+mod format;
 mod index;
 mod jobs;
 mod logs;
@@ -12,6 +13,7 @@ mod params;
 mod problem;
 pub mod serve;
 mod shape;
+mod stream;
 
 use std::sync::Arc;
 
@@ -21,11 +23,14 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 
 use self::authenticate::Gate;
 use self::problem::Problem;
+pub use self::stream::Following;
+use self::stream::Streams;
 use crate::auth::Keyring;
 use crate::config::QueryTokens;
 use crate::jobs::Jobs;
@@ -39,14 +44,25 @@ const BODY_LIMIT: usize = 64 * 1024;
 struct AppState {
     policy: Arc<Policy>,
     jobs: Jobs,
+    streams: Streams,
+    stop: CancellationToken,
 }
 
 /// The whole API.
 ///
-/// `keyring` is read anew for each request, so tokens may change while the bridge runs.
-pub fn router(policy: Policy, jobs: Jobs, keyring: Arc<ArcSwap<Keyring>>, query_tokens: QueryTokens) -> Router {
+/// `keyring` is read anew for each request, so tokens may change while the bridge runs. When `stop` is cancelled, answers
+/// that would still take long end early.
+pub fn router(
+    policy: Policy,
+    jobs: Jobs,
+    keyring: Arc<ArcSwap<Keyring>>,
+    query_tokens: QueryTokens,
+    following: Following,
+    stop: CancellationToken,
+) -> Router {
     let policy = Arc::new(policy);
-    let state = AppState { policy: policy.clone(), jobs };
+    let streams = Streams::new(following, keyring.clone(), stop.clone());
+    let state = AppState { policy: policy.clone(), jobs, streams, stop };
     let gate = Gate { keyring, query_tokens };
     let api = Router::new()
         .route("/job/{job}", post(jobs::start_job))

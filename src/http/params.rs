@@ -5,9 +5,30 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use axum::http::{StatusCode, Uri};
+use jiff::Timestamp;
 
 use super::problem::Problem;
-use crate::jobs::RunId;
+use crate::jobs::{Filter, RunId};
+
+/// The words and numbers of syslog(3), as journalctl takes them.
+const PRIORITIES: [(&str, u8); 16] = [
+    ("0", 0),
+    ("1", 1),
+    ("2", 2),
+    ("3", 3),
+    ("4", 4),
+    ("5", 5),
+    ("6", 6),
+    ("7", 7),
+    ("emerg", 0),
+    ("alert", 1),
+    ("crit", 2),
+    ("err", 3),
+    ("warning", 4),
+    ("notice", 5),
+    ("info", 6),
+    ("debug", 7),
+];
 
 /// The parameters of one request.
 pub(super) struct Params(Vec<(String, String)>);
@@ -61,13 +82,49 @@ impl Params {
         Ok(self.choice(name, &[("true", true), ("false", false)])?.unwrap_or(false))
     }
 
+    /// A time, in microseconds since 1970.
+    fn time(&self, name: &str) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let time = is_rfc_3339(text).then(|| text.parse::<Timestamp>().ok()).flatten();
+        let usec = time.and_then(|time| u64::try_from(time.as_microsecond()).ok());
+        usec.map(Some).ok_or_else(|| {
+            refuse(format!("`{name}` is a time since 1970 as in RFC 3339, such as 2026-11-21T10:40:02Z (a + as %2B)"))
+        })
+    }
+
+    /// Which lines of a log are wanted.
+    pub(super) fn filter(&self) -> Result<Filter, Problem> {
+        let (since_usec, until_usec) = (self.time("since")?, self.time("until")?);
+        if since_usec.zip(until_usec).is_some_and(|(since, until)| since > until) {
+            return Err(refuse("`since` is not later than `until`".to_owned()));
+        }
+        Ok(Filter { priority: self.choice("priority", &PRIORITIES)?, since_usec, until_usec })
+    }
+
     pub(super) fn run(&self) -> Result<Option<RunId>, Problem> {
         let Some(text) = self.text("run") else { return Ok(None) };
         text.parse().map(Some).map_err(|_| refuse("`run` is the id of a run, a UUID".to_owned()))
     }
 }
 
-fn refuse(detail: String) -> Problem {
+/// Whether a text has the form of a time in RFC 3339; the parser takes others as well.
+fn is_rfc_3339(text: &str) -> bool {
+    let is_like = |pattern: &str, text: &str| {
+        let is_like = |(a, b): (u8, u8)| if a == b'0' { b.is_ascii_digit() } else { a == b };
+        pattern.len() == text.len() && pattern.bytes().zip(text.bytes()).all(is_like)
+    };
+    let Some((time, rest)) = text.split_at_checked("0000-00-00T00:00:00".len()) else { return false };
+    let zone = match rest.strip_prefix('.') {
+        Some(fraction) if fraction.starts_with(|char: char| char.is_ascii_digit()) => {
+            fraction.trim_start_matches(|char: char| char.is_ascii_digit())
+        }
+        Some(_) => return false,
+        None => rest,
+    };
+    is_like("0000-00-00T00:00:00", time) && (zone == "Z" || is_like("+00:00", zone) || is_like("-00:00", zone))
+}
+
+pub(super) fn refuse(detail: String) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", detail)
 }
 
@@ -106,6 +163,45 @@ mod tests {
             assert!(params(&format!("lines={text}")).unwrap().number("lines", 1_u32..=10).is_err(), "{text}");
         }
         assert_eq!(params("lines=10").unwrap().number("lines", 1_u32..=10).ok(), Some(Some(10)));
+    }
+
+    #[test]
+    fn a_time_is_one_of_rfc_3339() {
+        let time = |text: &str| Params(vec![("since".to_owned(), text.to_owned())]).filter().map(|all| all.since_usec);
+        for text in [
+            "",
+            "now",
+            "1700000000",
+            "@1700000000",
+            "2023-11-14",
+            "2023-11-14T22:13:20",
+            "2023-11-14 22:13:20Z",
+            "2023-11-14T22:13Z",
+            "2023-11-14T22:13:20.Z",
+            "2023-11-14T22:13:20+01",
+            "2023-11-14T22:13:20+0100",
+            "2023-11-14T22:13:20Z[UTC]",
+            "2023-11-14T22:13:20 01:00",
+            "2023-02-30T00:00:00Z",
+            "2023-11-14T25:13:20Z",
+            "1969-12-31T23:59:59Z",
+            "-2023-11-14T22:13:20Z",
+            "12023-11-14T22:13:20Z",
+            "2023-11-14T22:13:20Z\u{e9}",
+            "2023-11-14T22:13:2\u{e9}Z",
+        ] {
+            assert!(time(text).is_err(), "{text}");
+        }
+        for (text, usec) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2023-11-14T22:13:20Z", 1_700_000_000_000_000),
+            ("2023-11-14T22:13:20.25Z", 1_700_000_000_250_000),
+            ("2023-11-14T22:13:20.123456789Z", 1_700_000_000_123_456),
+            ("2023-11-14T23:13:20+01:00", 1_700_000_000_000_000),
+            ("2023-11-14T16:43:20-05:30", 1_700_000_000_000_000),
+        ] {
+            assert_eq!(time(text).ok(), Some(Some(usec)), "{text}");
+        }
     }
 
     #[test]

@@ -35,6 +35,11 @@ impl Problem {
         self
     }
 
+    /// The main members of the body, for an answer that has begun already.
+    pub(super) fn summary(&self) -> Value {
+        json!({ "status": self.0.status.as_u16(), "code": self.0.code, "detail": self.0.detail })
+    }
+
     /// Tells the caller when to try again.
     pub(super) fn retry_after(self, pause: Duration) -> Self {
         self.header(RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)))

@@ -15,6 +15,7 @@ use axum::extract::Request;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
@@ -27,8 +28,10 @@ use tower::ServiceExt;
 const BUFFER: usize = 32 * 1024;
 /// The most header fields of a request.
 const HEADERS: usize = 64;
-/// The longest that a client may take nothing of what is ready for it.
-const WRITE_STALL: Duration = Duration::from_secs(30);
+/// After so long without a byte on a connection the system asks whether the peer is still there, and then again and again.
+/// Who has left without a word, and is sent nothing, would hold the connection for ever.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_mins(1)).with_interval(Duration::from_secs(10));
 /// The pause after a failed accept, which mostly means that there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -64,6 +67,8 @@ pub struct Bounds {
     pub connections: usize,
     /// Time for the head of a request, and of idleness between two.
     pub header_timeout: Duration,
+    /// The longest that a client may take nothing of what is ready for it.
+    pub write_stall: Duration,
 }
 
 /// Serves `router` until `stop` is cancelled, then finishes what is under way.
@@ -137,7 +142,7 @@ impl Server {
 
     async fn connection(&self, stream: Box<dyn Stream>, peer: Peer) {
         let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(WRITE_STALL));
+        stream.set_write_timeout(Some(self.bounds.write_stall));
         let service = self.router.clone().map_request(move |mut request: Request<_>| {
             request.extensions_mut().insert(peer.clone());
             request
@@ -177,6 +182,9 @@ impl Listener {
                 // A line of a log is to leave at once.
                 if let Err(error) = stream.set_nodelay(true) {
                     log::debug!("a connection stays slow: {error}");
+                }
+                if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE) {
+                    log::debug!("a connection will not be missed: {error}");
                 }
                 Ok((Box::new(stream), Peer::Tcp(address)))
             }

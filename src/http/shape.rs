@@ -6,8 +6,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::jobs::{Cursor, Ended, Entry, InvocationId, JobState, ListedJob, MainExit, RunId, Source};
+use crate::jobs::{Cursor, Ended, Entry, InvocationId, JobState, ListedJob, MainExit, RunId, Source, neutralise};
+use crate::systemd::UnitState;
 
 /// Names of the signals that end processes, by number (`signal(7)`, all architectures that systemd's own builds use).
 const SIGNALS: [(i32, &str); 15] = [
@@ -63,6 +65,23 @@ impl<'a> Verdict<'a> {
             finished_at: ended.and_then(|ended| ended.at),
         }
     }
+}
+
+/// What an answer with lines says besides them.
+pub(super) fn verdict(unit: &UnitState, run: Option<&crate::jobs::Run>, complete: bool, gap: bool) -> Value {
+    let verdict = Verdict::of(run.and_then(crate::jobs::Run::ended));
+    json!({
+        "run": run.map(|run| run.id),
+        "state": unit.active.as_str(),
+        "run_state": run.map(crate::jobs::Run::phase_word),
+        "result": verdict.result,
+        "exit_code": verdict.exit_code,
+        "signal": verdict.signal,
+        "started_at": run.and_then(|run| run.started),
+        "finished_at": verdict.finished_at,
+        "complete": complete,
+        "gap": gap,
+    })
 }
 
 /// A run.
@@ -159,10 +178,12 @@ pub(super) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    pub(super) fn of(entry: &'a Entry, cursor: &'a str) -> Self {
+    /// `neutral` makes the message harmless text.
+    pub(super) fn of(entry: &'a Entry, cursor: &'a str, neutral: bool) -> Self {
         let message = String::from_utf8_lossy(&entry.message);
         // Only text with a replacement is a copy.
         let changed = matches!(message, Cow::Owned(_));
+        let message = if neutral { neutralise(&entry.message) } else { message };
         Self {
             cursor,
             time: i64::try_from(entry.realtime_usec()).ok().and_then(|usec| Timestamp::from_microsecond(usec).ok()),

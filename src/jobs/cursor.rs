@@ -10,6 +10,8 @@ use crate::policy::AllowedJob;
 
 const VERSION: u8 = 1;
 const TAG: usize = 8;
+/// The longest cursor, before it becomes text.
+const LEN_MAX: usize = 1 + 16 + Position::LEN + TAG;
 
 /// The text is no cursor, or it belongs to another job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +31,8 @@ impl Cursor {
     /// The text for callers: unpadded base64url.
     #[must_use]
     pub fn encode(&self, job: &AllowedJob) -> String {
-        let mut bytes = vec![VERSION];
+        let mut bytes = Vec::with_capacity(LEN_MAX);
+        bytes.push(VERSION);
         bytes.extend(self.invocation.as_bytes());
         if let Some(after) = &self.after {
             bytes.extend(after.to_bytes());

@@ -4,9 +4,13 @@
 //! of tokens.
 
 mod cursor;
+mod follow;
 mod instances;
+mod live;
+
 mod registry;
 mod run;
+mod run_log;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,23 +19,29 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use self::instances::Instances;
+use self::live::Watcher;
 use self::registry::{Begun, Latest, Record, Registry, Settled};
-use crate::journal::{self, Entries, FoundRun, From, Journal, NewestFirst};
+use crate::journal::{self, FoundRun, Journal};
 use crate::policy::{AllowedJob, Policy};
 use crate::systemd::{self, Observer, StartError, Stopped, Systemd, UnitState};
 use crate::telemetry::Chain;
 
 pub use self::cursor::{Cursor, NotACursor};
+pub use self::follow::{Beginning, End, Event, Follower};
+pub use self::live::Batch;
 pub use self::run::{Ended, Phase, Run, RunId, RunResult};
+pub use self::run_log::{Part, RunLog};
 pub use crate::invocation::{InvocationId, MainExit};
-pub use crate::journal::text::neutralise;
-pub use crate::journal::{Entry, Position, Source};
+pub use crate::journal::text::{OWN_MARK, neutralise};
+pub use crate::journal::{Entry, Filter, Gap, Position, Source};
 pub use crate::systemd::ListedJob;
 
 /// How long a start or stop is waited for before the answer says that it is still under way.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The longest that the journal is waited for after the end of a run.
-const SETTLING: Duration = Duration::from_secs(5);
+/// The longest that the journal is waited for after the end of a run, while it brings no line and while it does. Eight
+/// megabytes of what a process has printed may lie before journald when it ends.
+const SETTLING: journal::Patience =
+    journal::Patience { without_a_line: Duration::from_secs(5), at_most: Duration::from_secs(45) };
 /// Rounds through the journal without a new line of the run after which its log is whole. One round brings every message
 /// that was on its way; the second also those of a connection that was not accepted yet when the first began.
 const QUIET_ROUNDS: u32 = 2;
@@ -93,78 +103,6 @@ pub struct JobState {
     pub run: Option<Arc<Run>>,
 }
 
-/// Which part of a log is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
-    /// All of it.
-    Whole,
-    /// All of it, from the last entry to the first.
-    NewestFirst,
-    /// The last entries.
-    Last(usize),
-    /// What comes after a cursor of this job; its run wins over the one asked for.
-    After(Cursor),
-}
-
-/// The log of a run; an iterator over its entries, which blocks to read files.
-pub struct RunLog {
-    /// The state of the job's unit.
-    pub unit: Arc<UnitState>,
-    /// The run; `None` if the job never ran, so that there is nothing to read.
-    pub run: Option<Arc<Run>>,
-    entries: Lines,
-    settled: bool,
-    damaged: bool,
-}
-
-/// The entries of a log in the order that was asked for.
-enum Lines {
-    None,
-    OldestFirst(Entries),
-    NewestFirst(NewestFirst),
-}
-
-impl RunLog {
-    /// Whether the run has ended and every line that journald kept of it is among the entries, as far as they have been
-    /// read.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.settled && !self.has_gap()
-    }
-
-    /// Whether entries are missing that were there: those around the cursor, or those of a damaged file.
-    #[must_use]
-    pub fn has_gap(&self) -> bool {
-        match &self.entries {
-            Lines::None => false,
-            Lines::OldestFirst(entries) => self.damaged || entries.gap(),
-            Lines::NewestFirst(_) => self.damaged,
-        }
-    }
-}
-
-impl Iterator for RunLog {
-    type Item = Entry;
-
-    fn next(&mut self) -> Option<Entry> {
-        loop {
-            let entry = match &mut self.entries {
-                Lines::None => None,
-                Lines::OldestFirst(entries) => entries.next(),
-                Lines::NewestFirst(entries) => entries.next(),
-            };
-            match entry? {
-                Ok(entry) => return Some(entry),
-                // The reader goes on behind the damage; what is missing there shows as a gap.
-                Err(error) => {
-                    self.damaged = true;
-                    log::warn!("{}", Chain(&error));
-                }
-            }
-        }
-    }
-}
-
 /// The jobs of this machine; cheap to clone.
 #[derive(Clone)]
 pub struct Jobs {
@@ -172,6 +110,7 @@ pub struct Jobs {
     journal: Journal,
     registry: Arc<Registry>,
     instances: Arc<Mutex<Instances>>,
+    watcher: Arc<Watcher>,
 }
 
 /// The runs that the bridge knows, before there is a connection to systemd.
@@ -201,7 +140,8 @@ impl Jobs {
     #[must_use]
     pub fn new(runs: Runs, systemd: Systemd, journal: Journal, instances_per_hour: usize) -> Self {
         let instances = Arc::new(Mutex::new(Instances::new(instances_per_hour)));
-        Self { systemd, journal, registry: runs.0, instances }
+        let watcher = Arc::new(Watcher::new(journal.clone()));
+        Self { systemd, journal, registry: runs.0, instances, watcher }
     }
 
     /// Starts a job and returns when its run has begun, or is still queued after ten seconds.
@@ -313,43 +253,6 @@ impl Jobs {
         Ok(self.systemd.jobs().await?)
     }
 
-    /// The log of a job's newest run, or of the run asked for.
-    ///
-    /// Of a run that has ended, waits until all that it said is in the journal; that takes milliseconds, and at the most
-    /// five seconds.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchJob`], [`Error::NoSuchRun`], [`Error::Journal`].
-    pub async fn log(&self, job: &AllowedJob, run: Option<RunId>, part: Part) -> Result<RunLog, Error> {
-        let unit = self.systemd.state(job).await?.ok_or(Error::NoSuchJob)?;
-        let record = match &part {
-            Part::After(cursor) => self.of_invocation(job, cursor.invocation).await?,
-            Part::Whole | Part::NewestFirst | Part::Last(_) => self.find(job, run).await?,
-        };
-        let Some(record) = record else {
-            return Ok(RunLog { unit, run: None, entries: Lines::None, settled: false, damaged: false });
-        };
-        // This look at the run decides: what it says ended has its log whole below, also if more ends meanwhile.
-        let run = record.run();
-        let settled = run.ended().is_some() && self.settle(&record).await;
-        let Some(invocation) = run.invocation else {
-            return Ok(RunLog { unit, run: Some(run), entries: Lines::None, settled, damaged: false });
-        };
-        let newest_first = part == Part::NewestFirst;
-        let from = match part {
-            Part::Whole | Part::NewestFirst | Part::After(Cursor { after: None, .. }) => From::Start,
-            Part::Last(lines) => From::Last(lines),
-            Part::After(Cursor { after: Some(position), .. }) => From::After(position),
-        };
-        let (journal, job) = (self.journal.clone(), job.clone());
-        let entries =
-            tokio::task::spawn_blocking(move || journal.run(&journal::Run { job, invocation }, from)).await??;
-        let damaged = !entries.problems().is_empty();
-        let entries =
-            if newest_first { Lines::NewestFirst(entries.newest_first()) } else { Lines::OldestFirst(entries) };
-        Ok(RunLog { unit, run: Some(run), entries, settled, damaged })
-    }
-
     /// What keeps the bridge from doing its work; empty if nothing does.
     pub async fn obstacles(&self) -> Vec<String> {
         let mut obstacles = Vec::new();
@@ -431,12 +334,11 @@ impl Jobs {
         let mut settled = record.settled.lock().await;
         match *settled {
             Settled::Whole => return true,
-            Settled::Unknown(since) if since.elapsed() < SETTLING => return false,
+            Settled::Unknown(since) if since.elapsed() < SETTLING.without_a_line => return false,
             Settled::Unknown(_) | Settled::Unasked => {}
         }
         let (journal, job) = (self.journal.clone(), run.job.clone());
-        let deadline = Instant::now() + SETTLING;
-        let waiting = move || journal.settle(&journal::Run { job, invocation }, QUIET_ROUNDS, deadline);
+        let waiting = move || journal.settle(&journal::Run { job, invocation }, QUIET_ROUNDS, &SETTLING);
         let whole = match tokio::task::spawn_blocking(waiting).await {
             Ok(Ok(whole)) => whole,
             Ok(Err(error)) => {

@@ -130,6 +130,11 @@ impl Slots {
         Self { chain, start: 0, loaded: Vec::new(), load: LOAD_FIRST }
     }
 
+    /// Goes on with the same list, which has grown.
+    pub(super) fn grow(&mut self, chain: Chain) {
+        self.chain = chain;
+    }
+
     /// The offset of the entry with that index.
     pub(super) fn get(&mut self, file: &JournalFile, index: u64, direction: Direction) -> Result<u64, Damage> {
         let place = |start: u64| usize::try_from(index.wrapping_sub(start)).unwrap_or(usize::MAX);

@@ -3,14 +3,15 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::Source;
 use super::chain::{Chain, Direction, Slots};
 use super::damage::{Damage, Problem};
 use super::facts::{Facts, Known};
 use super::file::JournalFile;
+use super::filter::Filter;
 use super::lists::Lists;
 use super::position::Position;
 use super::streams::Streams;
+use super::{Entry, Source};
 
 /// After so many damaged entries a file is given up.
 const DAMAGED_MOST: u32 = 1000;
@@ -41,6 +42,7 @@ pub(super) struct Found {
     pub(super) position: Position,
     pub(super) source: Source,
     pub(super) priority: Option<u8>,
+    pub(super) suppressed: Option<u64>,
     message: Option<NonZeroU64>,
 }
 
@@ -58,8 +60,8 @@ struct Ahead {
 /// What lies next to a place.
 enum Step {
     Nothing,
-    OfOthers,
-    OfRun(Found),
+    NotWanted,
+    Wanted(Found),
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +80,9 @@ pub(super) struct FileCursor {
     sources: [List; LISTS],
     at: Place,
     ahead: Option<Ahead>,
+    filter: Filter,
+    /// journald's words of dropped messages that the filter left out.
+    drops: Vec<(Position, u64)>,
     damaged: u32,
     problem: Option<Damage>,
 }
@@ -85,9 +90,15 @@ pub(super) struct FileCursor {
 impl FileCursor {
     /// A cursor before the first entry of the run in the file.
     ///
-    /// `late` says that the run's last words may come after the first ones of the next run; `files` are all that have
-    /// something of the unit.
-    pub(super) fn new(lists: Lists, span: Span, late: bool, files: Arc<[Arc<JournalFile>]>) -> Result<Self, Damage> {
+    /// Nothing behind `horizon` is there. `late` says that the run's last words may come after the first ones of the next
+    /// run; `files` are all that have something of the unit.
+    pub(super) fn new(
+        lists: Lists,
+        span: Span,
+        horizon: &Position,
+        late: bool,
+        files: Arc<[Arc<JournalFile>]>,
+    ) -> Result<Self, Damage> {
         let from = |chain: &Chain| lists.lower_bound(chain, &span.start);
         let to = |chain: &Chain| span.end.map_or(Ok(chain.len()), |end| lists.lower_bound(chain, &end));
         let last_own = match lists.invocation.len().checked_sub(1) {
@@ -106,11 +117,58 @@ impl FileCursor {
         ];
         let at = sources.each_ref().map(|list| list.low);
         let streams = Streams::new(lists.reader.wanted().clone(), span, files);
-        let mut cursor = Self { lists, span, streams, sources, at, ahead: None, damaged: 0, problem: None };
+        let filter = Filter::default();
+        let drops = Vec::new();
+        let mut cursor =
+            Self { lists, span, streams, sources, at, ahead: None, filter, drops, damaged: 0, problem: None };
         if late {
             cursor.extend_to_late()?;
         }
+        if !cursor.lists.file.archived() {
+            cursor.end_at(horizon)?;
+        }
         Ok(cursor)
+    }
+
+    /// Leaves out what is not wanted.
+    pub(super) fn keep(&mut self, filter: Filter) -> Result<(), Damage> {
+        self.filter = filter;
+        let lists = &self.lists;
+        let chains = [&lists.unit, &lists.about_invocation, &lists.object, &lists.core];
+        for ((list, chain), at) in self.sources.iter_mut().zip(chains).zip(&mut self.at) {
+            let range = lists.in_time(chain, list.low..list.high, &filter)?;
+            (list.low, list.high) = (range.start, range.end);
+            *at = list.low;
+        }
+        Ok(())
+    }
+
+    /// Goes on with what was appended to the list of the unit's own entries, which is now `chain`.
+    pub(super) fn grow(&mut self, chain: Chain) {
+        self.ahead = None;
+        self.lists.reader.grow();
+        let [unit, ..] = &mut self.sources;
+        unit.high = chain.len();
+        unit.slots.grow(chain);
+    }
+
+    /// Whether more may be written to the file.
+    pub(super) fn is_growing(&self) -> bool {
+        !self.lists.file.archived()
+    }
+
+    /// Whether this is a cursor in that file.
+    pub(super) fn is_in(&self, file: &Arc<JournalFile>) -> bool {
+        Arc::ptr_eq(&self.lists.file, file)
+    }
+
+    fn end_at(&mut self, horizon: &Position) -> Result<(), Damage> {
+        let lists = &self.lists;
+        let chains = [&lists.unit, &lists.about_invocation, &lists.object, &lists.core];
+        for (list, chain) in self.sources.iter_mut().zip(chains) {
+            list.high = list.high.min(lists.upper_bound(chain, horizon)?);
+        }
+        Ok(())
     }
 
     /// Moves the end of the run's own words behind the last one that came late.
@@ -201,8 +259,8 @@ impl FileCursor {
         let mut place = self.at;
         while self.damaged <= DAMAGED_MOST {
             match self.step(&mut place, direction) {
-                Ok(Step::OfRun(found)) => return Some(Ahead { found, beyond: place, direction }),
-                Ok(Step::OfOthers) => {}
+                Ok(Step::Wanted(found)) => return Some(Ahead { found, beyond: place, direction }),
+                Ok(Step::NotWanted) => {}
                 Ok(Step::Nothing) => {
                     // What was passed over is not of the run; it need not be looked at again.
                     self.at = place;
@@ -224,15 +282,22 @@ impl FileCursor {
         Some(ahead.found)
     }
 
-    /// The message of an entry that was passed.
-    pub(super) fn message(&mut self, found: &Found) -> Result<Vec<u8>, Damage> {
+    /// The entry that was passed.
+    pub(super) fn entry(&mut self, found: Found) -> Result<Entry, Damage> {
+        let Found { position, source, priority, suppressed, message } = found;
         // An entry without a message is possible in the native protocol.
-        found.message.map_or(Ok(Vec::new()), |offset| self.lists.reader.message(&self.lists.file, offset.get()))
+        let message = message.map(|offset| self.lists.reader.message(&self.lists.file, offset.get()));
+        Ok(Entry { position, priority, source, suppressed, message: message.transpose()?.unwrap_or_default() })
     }
 
     /// What went wrong, if anything did since the last time this was asked.
     pub(super) fn take_problem(&mut self) -> Option<Problem> {
         self.problem.take().map(|damage| Problem::new(&self.lists.path, damage))
+    }
+
+    /// The words of dropped messages that were passed over since the last time this was asked.
+    pub(super) fn take_drops(&mut self) -> Vec<(Position, u64)> {
+        std::mem::take(&mut self.drops)
     }
 
     /// Notes that an entry could not be read.
@@ -266,8 +331,17 @@ impl FileCursor {
             }
         }
         let (position, known) = self.lists.reader.read(&self.lists.file, nearest, direction)?;
-        let source = self.source(&position, &known)?;
+        let suppressed = known.suppressed();
+        let has_priority = self.filter.has_priority(known.priority);
+        if !self.filter.has_time(&position) || !(has_priority || suppressed.is_some()) {
+            return Ok(Step::NotWanted);
+        }
+        let Some(source) = self.source(&position, &known)? else { return Ok(Step::NotWanted) };
+        if let Some(count) = suppressed.filter(|_| !has_priority) {
+            self.drops.push((position, count));
+            return Ok(Step::NotWanted);
+        }
         let Known { priority, message, .. } = known;
-        Ok(source.map_or(Step::OfOthers, |source| Step::OfRun(Found { position, source, priority, message })))
+        Ok(Step::Wanted(Found { position, source, priority, suppressed, message }))
     }
 }

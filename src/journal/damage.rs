@@ -10,6 +10,9 @@ pub enum Damage {
     /// The system refused: most often a missing permission.
     #[error("the system refused to read it; is this user in the group systemd-journal?")]
     Io(#[from] io::Error),
+    /// Nothing has been written to it, so nothing is lost with it.
+    #[error("it is empty: journald is just making it, or was cut off when it did")]
+    Empty,
     /// Something else lies in the journal's directory.
     #[error("it is not a journal file")]
     NotAJournal,
@@ -26,9 +29,9 @@ pub enum Damage {
     },
 }
 
-/// A file that could not be read, or not wholly.
+/// A file that could not be read, or not wholly, or a directory of such files.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("cannot read all of the journal file {}", path.display())]
+#[error("cannot read all of {}", path.display())]
 pub struct Problem {
     path: PathBuf,
     #[source]
@@ -40,7 +43,7 @@ impl Problem {
         Self { path: path.to_owned(), damage: Arc::new(damage) }
     }
 
-    /// The file.
+    /// The file or directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path

@@ -6,6 +6,7 @@ use super::chain::Direction;
 use super::cursor::{FileCursor, Found};
 use super::damage::Problem;
 use super::directory::Directories;
+use super::gaps::{Gap, Gaps};
 use super::position::Position;
 use super::{Entry, Error, From};
 
@@ -20,7 +21,7 @@ pub struct Entries {
     leader: Option<(usize, Option<Position>)>,
     /// The entry passed last: files may hold the same one.
     last: Option<Position>,
-    gap: bool,
+    gaps: Gaps,
     problems: Vec<Problem>,
     /// Those of the problems that the caller has yet to hear of between the entries.
     untold: Vec<Problem>,
@@ -30,24 +31,27 @@ pub struct Entries {
 impl Entries {
     pub(super) fn new(
         cursors: Vec<FileCursor>,
+        gaps: Gaps,
         problems: Vec<Problem>,
         directories: Arc<Directories>,
         from: &From,
     ) -> Self {
-        let mut entries =
-            Self { cursors, leader: None, last: None, gap: false, problems, untold: Vec::new(), directories };
+        let mut entries = Self { cursors, leader: None, last: None, gaps, problems, untold: Vec::new(), directories };
         match from {
-            From::Start => {}
+            From::Start => entries.gaps.meet_all(),
             From::Last(count) => entries.back_from_end(*count),
             From::After(position) => entries.seek(position),
         }
         entries
     }
 
-    /// Whether the position that was asked for no longer exists, so that entries after it may be missing.
+    /// What is missing, each kind once.
+    ///
+    /// After a position: what was met up to now. Otherwise also what the entries are sure to come to, so that it can be
+    /// told before they are; only a file that turns out to be damaged is told when it is met.
     #[must_use]
-    pub fn gap(&self) -> bool {
-        self.gap
+    pub fn gaps(&self) -> Vec<Gap> {
+        self.gaps.met()
     }
 
     /// The same entries from the newest to the oldest, read in that order.
@@ -68,10 +72,17 @@ impl Entries {
         &self.problems
     }
 
+    /// The cursors that are left when all entries have been passed: those in files that are still written to.
+    pub(super) fn into_cursors(self) -> Vec<FileCursor> {
+        self.cursors
+    }
+
     fn back_from_end(&mut self, count: usize) {
         self.cursors.iter_mut().for_each(FileCursor::move_to_end);
+        self.gaps.meet_end();
         for _ in 0..count {
             if self.pass(Direction::Backward).is_none() {
+                self.gaps.meet_start();
                 break;
             }
         }
@@ -87,7 +98,9 @@ impl Entries {
                 Err(damage) => cursor.note(damage),
             }
         }
-        self.gap = !there;
+        if !there {
+            self.gaps.lose_place();
+        }
     }
 
     /// Moves over the nearest entry; one that is in several files counts once.
@@ -96,6 +109,9 @@ impl Entries {
             let index = self.nearest(direction)?;
             let found = self.cursors.get_mut(index)?.pass()?;
             if self.last.replace(found.position) != Some(found.position) {
+                if let Some(count) = found.suppressed {
+                    self.gaps.meet_drop(&found.position, count);
+                }
                 return Some((index, found));
             }
         }
@@ -118,8 +134,8 @@ impl Entries {
         }
         self.collect();
         if direction == Direction::Forward {
-            // A file that has nothing more lets go of its memory.
-            self.cursors.retain_mut(|cursor| cursor.peek(direction).is_some());
+            // A file that has nothing more and will not get more lets go of its memory.
+            self.cursors.retain_mut(|cursor| cursor.is_growing() || cursor.peek(direction).is_some());
         }
         let mut first: Option<(usize, Position)> = None;
         let mut second: Option<Position> = None;
@@ -147,16 +163,14 @@ impl Entries {
             }
             let Some((index, found)) = self.pass(direction) else {
                 if self.untold.is_empty() {
+                    self.gaps.meet_end();
                     return None;
                 }
                 continue;
             };
             let cursor = self.cursors.get_mut(index)?;
-            match cursor.message(&found) {
-                Ok(message) => {
-                    let Found { position, source, priority, .. } = found;
-                    return Some(Ok(Entry { position, priority, source, message }));
-                }
+            match cursor.entry(found) {
+                Ok(entry) => return Some(Ok(entry)),
                 Err(damage) => {
                     cursor.note(damage);
                     self.collect();
@@ -167,9 +181,13 @@ impl Entries {
 
     /// Takes over what went wrong in the files.
     fn collect(&mut self) {
+        for (position, count) in self.cursors.iter_mut().flat_map(FileCursor::take_drops) {
+            self.gaps.meet_drop(&position, count);
+        }
         let problems: Vec<_> = self.cursors.iter_mut().filter_map(FileCursor::take_problem).collect();
         for problem in problems {
             self.directories.report(&problem);
+            self.gaps.meet_damage();
             if self.problems.iter().all(|known| known.path() != problem.path()) {
                 self.problems.push(problem.clone());
                 self.untold.push(problem);
@@ -189,6 +207,14 @@ impl Iterator for Entries {
 /// What [`Entries`] has, newest first.
 #[derive(Debug)]
 pub struct NewestFirst(Entries);
+
+impl NewestFirst {
+    /// As [`Entries::gaps`].
+    #[must_use]
+    pub fn gaps(&self) -> Vec<Gap> {
+        self.0.gaps()
+    }
+}
 
 impl Iterator for NewestFirst {
     type Item = Result<Entry, Error>;

@@ -15,6 +15,7 @@ use super::file::JournalFile;
 use super::layout::{DataHead, ENTRY_HEAD, EntryHead};
 use super::position::Position;
 use super::window::Window;
+use super::words::{STARTED, STARTING};
 
 /// The longest field that is compared: `OBJECT_SYSTEMD_UNIT=` and a unit's name of 255 bytes, and one byte more.
 pub(super) const COMPARED: usize = 300;
@@ -25,6 +26,10 @@ const SHARED_MESSAGE: usize = 1024;
 const SHARED_MOST: usize = 256;
 
 const MESSAGE: &[u8] = b"MESSAGE=";
+
+/// Message ids of the catalog (`sd-messages.h`): of systemd-coredump, and of journald.
+const CORE: &[u8] = b"fc2e22bc6ee647b6b90729ab34a250b1";
+const DROPPED: &[u8] = b"a596d6fe7bfa4994828e72309e95d61e";
 
 /// One statement of a field, as a bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +55,13 @@ impl Facts {
     pub(super) const ROOT: Self = Self(1 << 11);
     /// `_PID=1` or `_SYSTEMD_CGROUP=/init.scope`: the system manager.
     pub(super) const MANAGER: Self = Self(1 << 12);
+    /// The message of the manager that it starts a unit.
+    pub(super) const STARTING: Self = Self(1 << 13);
+    /// The one that a unit has started, or has done its work while it started.
+    pub(super) const STARTED: Self = Self(1 << 14);
+    /// `_TRANSPORT=driver`: journald wrote it.
+    const DRIVER: Self = Self(1 << 15);
+    const DROPPED_MESSAGE: Self = Self(1 << 16);
 
     pub(super) fn has(self, facts: Self) -> bool {
         self.0 & facts.0 == facts.0
@@ -62,6 +74,11 @@ impl Facts {
     /// The system manager wrote this about the unit.
     pub(super) fn is_of_manager(self) -> bool {
         self.has(Self::MANAGER.and(Self::ROOT).and(Self::ABOUT_UNIT))
+    }
+
+    /// journald wrote that it dropped messages of the unit, because there were too many.
+    pub(super) fn is_of_drop(self) -> bool {
+        self.has(Self::OBJECT_UNIT.and(Self::ROOT).and(Self::DRIVER).and(Self::DROPPED_MESSAGE))
     }
 }
 
@@ -129,7 +146,18 @@ impl Wanted {
             b"OBJECT_SYSTEMD_UNIT" => unit(Facts::OBJECT_UNIT),
             b"OBJECT_SYSTEMD_INVOCATION_ID" => invocation(Facts::OBJECT_INVOCATION, Facts::OBJECT_OTHER_INVOCATION),
             b"COREDUMP_UNIT" => unit(Facts::CORE_UNIT),
-            b"MESSAGE_ID" => is(b"fc2e22bc6ee647b6b90729ab34a250b1", Facts::CORE_MESSAGE),
+            b"MESSAGE_ID" => match value {
+                STARTING => Facts::STARTING,
+                STARTED => Facts::STARTED,
+                CORE => Facts::CORE_MESSAGE,
+                DROPPED => Facts::DROPPED_MESSAGE,
+                _ => Facts::default(),
+            },
+            b"N_DROPPED" => match std::str::from_utf8(value).ok().and_then(|count| count.parse().ok()) {
+                Some(count) => return Meaning::Dropped(count),
+                None => Facts::default(),
+            },
+            b"_TRANSPORT" => is(b"driver", Facts::DRIVER),
             b"_UID" => is(b"0", Facts::ROOT),
             b"_PID" => is(b"1", Facts::MANAGER),
             b"_SYSTEMD_CGROUP" => is(b"/init.scope", Facts::MANAGER),
@@ -142,6 +170,7 @@ impl Wanted {
 enum Meaning {
     Facts(Facts),
     Priority(u8),
+    Dropped(u64),
     Message,
     Stream,
 }
@@ -151,6 +180,8 @@ enum Meaning {
 pub(super) struct Known {
     pub(super) facts: Facts,
     pub(super) priority: Option<u8>,
+    /// How many messages there were too many, as `N_DROPPED` says: anyone can.
+    dropped: Option<u64>,
     /// Where the message lies in the file.
     pub(super) message: Option<NonZeroU64>,
     /// Where the id of the stream lies on which the message came, if it was printed on standard output.
@@ -162,6 +193,11 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// How many messages of the unit journald dropped, if this is its word of that.
+    pub(super) fn suppressed(&self) -> Option<u64> {
+        self.dropped.filter(|_| self.facts.is_of_drop())
+    }
+
     fn with(mut self, offset: Option<NonZeroU64>, meaning: Meaning) -> Self {
         match meaning {
             Meaning::Facts(facts) => {
@@ -174,6 +210,7 @@ impl Known {
                 self.facts = self.facts.and(facts);
             }
             Meaning::Stream => self.stream = offset,
+            Meaning::Dropped(count) => self.dropped = self.dropped.or(Some(count)),
             Meaning::Priority(priority) => self.priority = self.priority.or(Some(priority)),
             Meaning::Message => self.message = self.message.or(offset),
         }
@@ -207,6 +244,11 @@ impl EntryReader {
 
     pub(super) fn wanted(&self) -> &Wanted {
         &self.wanted
+    }
+
+    /// Goes on in a file that has grown.
+    pub(super) fn grow(&mut self) {
+        self.window.forget();
     }
 
     /// Reads the entry at `offset`.

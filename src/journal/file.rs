@@ -11,9 +11,10 @@ use std::path::Path;
 use super::chain::Chain;
 use super::damage::Damage;
 use super::hash;
-use super::layout::{DATA_HEAD, DataHead, ENTRY_HEAD, EntryHead, HEADER_MIN, Header, Layout, le64};
+use super::layout::{DATA_HEAD, DataHead, ENTRIES_AT, ENTRY_HEAD, EntryHead, HEADER_MIN, Header, Layout, le64};
 use super::payload;
 use super::position::Position;
+use super::reach::Reach;
 
 /// Bytes read together with the head of a DATA object: most values are no longer.
 const GUESS: usize = 512;
@@ -44,6 +45,19 @@ impl JournalFile {
         self.header.archived
     }
 
+    /// Where the entries of the file lie, as far as can be known now.
+    pub(super) fn reach(&self) -> Reach {
+        let header = read_up_to(&self.file, 0, HEADER_MIN).ok().and_then(|bytes| Header::parse(&bytes).ok());
+        let changed = self.file.metadata().and_then(|metadata| metadata.modified());
+        match (header, changed) {
+            (Some(header), _) if header.closed => Reach::of(&header),
+            // After a crash the header may be behind what was written.
+            (Some(header), Ok(changed)) => Reach::of(&header).up_to(changed),
+            (None, Ok(changed)) => Reach::default().up_to(changed),
+            (_, Err(_)) => Reach::default(),
+        }
+    }
+
     pub(super) fn layout(&self) -> Layout {
         self.header.layout
     }
@@ -55,6 +69,11 @@ impl JournalFile {
     /// Fills `buffer` from `offset` on and says how many bytes there were: fewer only at the end of the file.
     pub(super) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         read_at(&self.file, offset, buffer)
+    }
+
+    /// How many entries the file holds now.
+    pub(super) fn entries(&self) -> Result<u64, Damage> {
+        self.number(ENTRIES_AT)
     }
 
     /// Whether an object may lie at `offset`.

@@ -8,6 +8,8 @@ use super::position::Position;
 
 /// The smallest header there ever was; every field that is read lies within it.
 pub(super) const HEADER_MIN: usize = 208;
+/// Where in the header the number of entries stands.
+pub(super) const ENTRIES_AT: u64 = 152;
 /// Bytes of an entry before its items.
 pub(super) const ENTRY_HEAD: usize = 64;
 /// Bytes of an entry array before its slots.
@@ -22,6 +24,7 @@ const INCOMPATIBLE_COMPACT: u32 = 1 << 4;
 /// xz, lz4, keyed hash, zstd, compact.
 const INCOMPATIBLE_KNOWN: u32 = 0b1_1111;
 
+const STATE_ONLINE: u8 = 1;
 const STATE_ARCHIVED: u8 = 2;
 
 const TYPE_DATA: u8 = 1;
@@ -77,6 +80,8 @@ pub(super) struct Header {
     pub(super) keyed_hash: bool,
     /// Nothing will be written to the file any more.
     pub(super) archived: bool,
+    /// It was closed, so the header knows of all entries.
+    pub(super) closed: bool,
     pub(super) file_id: [u8; 16],
     pub(super) seqnum_id: [u8; 16],
     /// Where objects begin.
@@ -84,6 +89,10 @@ pub(super) struct Header {
     /// First bucket of the hash table of DATA objects.
     pub(super) buckets_at: u64,
     pub(super) buckets: u64,
+    pub(super) entries: u64,
+    /// Where the first and the last entry stand, but for what the header does not say: boot, monotonic time and hash are 0.
+    pub(super) first: Position,
+    pub(super) last: Position,
 }
 
 impl Header {
@@ -92,6 +101,9 @@ impl Header {
     /// # Errors
     /// [`Damage`] if this is no journal file, or one of a kind that is not known.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, Damage> {
+        if bytes.is_empty() {
+            return Err(Damage::Empty);
+        }
         if bytes.len() < HEADER_MIN || !bytes.starts_with(SIGNATURE) {
             return Err(Damage::NotAJournal);
         }
@@ -99,18 +111,34 @@ impl Header {
         if flags & !INCOMPATIBLE_KNOWN != 0 {
             return Err(Damage::Unsupported(flags & !INCOMPATIBLE_KNOWN));
         }
+        let seqnum_id = id(bytes, 72);
+        let position = |seqnum: usize, realtime: usize| Position {
+            seqnum_id,
+            seqnum: le64(bytes, seqnum),
+            boot_id: [0; 16],
+            monotonic: 0,
+            realtime: le64(bytes, realtime),
+            xor_hash: 0,
+        };
         let header = Self {
             layout: Layout { compact: flags & INCOMPATIBLE_COMPACT != 0 },
             keyed_hash: flags & INCOMPATIBLE_KEYED_HASH != 0,
             archived: bytes.get(16) == Some(&STATE_ARCHIVED),
+            closed: bytes.get(16) != Some(&STATE_ONLINE),
             file_id: id(bytes, 24),
-            seqnum_id: id(bytes, 72),
+            seqnum_id,
             size: le64(bytes, 88),
             buckets_at: le64(bytes, 104),
             buckets: le64(bytes, 112) / 16,
+            entries: le64(bytes, 152),
+            first: position(168, 184),
+            last: position(160, 192),
         };
         if header.size < HEADER_MIN as u64 {
             return Err(Damage::Corrupt { at: 88, what: "the header is too short" });
+        }
+        if header.buckets == 0 && header.entries == 0 {
+            return Err(Damage::Empty);
         }
         if header.buckets == 0 || header.buckets_at < header.size {
             return Err(Damage::Corrupt { at: 104, what: "there is no hash table" });

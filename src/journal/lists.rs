@@ -2,24 +2,25 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::invocation::InvocationId;
 
 use super::chain::{Chain, Direction, Slots};
+use super::cursor::Span;
 use super::damage::Damage;
 use super::facts::{COMPARED, EntryReader, Facts, Known, Wanted};
 use super::file::JournalFile;
+use super::filter::{Filter, clock_error_usec};
 use super::position::Position;
+use super::reach::LEAD_USEC;
 
 /// So many entries are looked at for those that were received before the word that their run began.
-const EARLY_MOST: u64 = 1024;
+pub(super) const EARLY_MOST: u64 = 1024;
 
-/// systemd says that a run begins when it has started the process, which may have printed by then. So long before that
-/// word, what was received may be the run's own.
-const LEAD_USEC: u64 = 1_000_000;
-/// But only if no other run of the unit was heard of for so long: the last words of that one may be late.
+/// What was received up to [`LEAD_USEC`] before the word that a run begins may be its own. But only if no other run of the unit was heard of for so long: the last words of that one may be late.
 const ALONE_USEC: u64 = 5_000_000;
 
 /// How a run begins in one file, or in all.
@@ -39,8 +40,10 @@ impl Begin {
 
     /// The earlier of two, with the earlier of their times.
     pub(super) fn earlier(self, other: Self) -> Self {
-        let position = if other.position.order(&self.position).is_lt() { other.position } else { self.position };
-        Self { position, sent_usec: self.sent_usec.into_iter().chain(other.sent_usec).min() }
+        Self {
+            position: self.position.earlier(other.position),
+            sent_usec: self.sent_usec.into_iter().chain(other.sent_usec).min(),
+        }
     }
 }
 
@@ -91,6 +94,14 @@ impl Lists {
         }))
     }
 
+    /// The last entry of all lists.
+    pub(super) fn newest(&mut self) -> Result<Option<Position>, Damage> {
+        let lists = [&self.unit, &self.about_unit, &self.object, &self.core];
+        let last = |list: &Chain| list.len().checked_sub(1).map(|last| list.at(&self.file, last)).transpose();
+        let ends: Vec<_> = lists.into_iter().map(last).collect::<Result<_, _>>()?;
+        ends.into_iter().flatten().max().map(|offset| self.file.position(offset)).transpose()
+    }
+
     /// Reads one entry.
     pub(super) fn read(&mut self, offset: u64) -> Result<(Position, Known), Damage> {
         self.reader.read(&self.file, offset, Direction::Forward)
@@ -99,6 +110,20 @@ impl Lists {
     /// The first index of `chain` that does not come before `position`.
     pub(super) fn lower_bound(&self, chain: &Chain, position: &Position) -> Result<u64, Damage> {
         self.bound(chain, |there| there.order(position).is_lt())
+    }
+
+    /// The same for an entry that may have been received [`LEAD_USEC`] before its time.
+    pub(super) fn lower_bound_with_lead(&self, chain: &Chain, position: &Position) -> Result<u64, Damage> {
+        let mut index = self.lower_bound(chain, position)?;
+        let end = index;
+        while index > 0 && end - index < EARLY_MOST {
+            let before = self.file.position(chain.at(&self.file, index - 1)?)?;
+            if before.realtime.saturating_add(LEAD_USEC) < position.realtime {
+                break;
+            }
+            index -= 1;
+        }
+        Ok(index)
     }
 
     /// The first index of `chain` that comes after `position`.
@@ -116,6 +141,35 @@ impl Lists {
             return Ok(chain.len());
         }
         chain.partition_point(|_, index| is_before(index))
+    }
+
+    /// The part of a range of `chain` that is wanted by its time, and somewhat more; all of it if the clock was set back.
+    pub(super) fn in_time(&self, chain: &Chain, range: Range<u64>, filter: &Filter) -> Result<Range<u64>, Damage> {
+        let Range { start, end } = range;
+        if start >= end || (filter.since_usec.is_none() && filter.until_usec.is_none()) {
+            return Ok(range);
+        }
+        let at = |index| self.file.position(chain.at(&self.file, index)?);
+        let Some(error) = clock_error_usec(&at(start)?, &at(end - 1)?) else { return Ok(range) };
+        let before = |usec: u64| {
+            chain.partition_point(|_, index| Ok(index < start || (index < end && at(index)?.realtime < usec)))
+        };
+        let low = filter.since_usec.map_or(Ok(start), |since| before(since.saturating_sub(2 * error)))?;
+        let high = filter.until_usec.map_or(Ok(end), |until| before(until.saturating_add(2 * error)))?;
+        Ok(low..high.max(low))
+    }
+
+    /// Whether one of the last lines of the unit in that time was printed on standard output.
+    pub(super) fn has_printed(&mut self, span: &Span) -> Result<bool, Damage> {
+        let start = self.lower_bound(&self.unit, &span.start)?;
+        let end = span.end.map_or(Ok(self.unit.len()), |end| self.lower_bound(&self.unit, &end))?;
+        for index in (start.max(end.saturating_sub(EARLY_MOST))..end).rev() {
+            let (_, known) = self.read(self.unit.at(&self.file, index)?)?;
+            if known.facts.has(Facts::UNIT) && known.stream.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The first entry of the run in this file: the manager's first word about it, or its own.

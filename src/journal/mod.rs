@@ -5,8 +5,8 @@
 //! tables of the files, so that what other units have written costs nothing. It trusts only what journald itself says
 //! of an entry, never what the sender claims.
 //!
-//! Absent on purpose: free matches, other namespaces, and sealing. Nothing is written but the messages of `fence`. All calls block; each is a matter of
-//! milliseconds, an iteration over a long log more.
+//! Absent on purpose: free matches, and sealing. Nothing is written but the messages of `fence`. All calls block; each is
+//! a matter of milliseconds, an iteration over a long log more.
 
 mod chain;
 mod cursor;
@@ -16,29 +16,40 @@ mod entries;
 mod facts;
 mod fence;
 mod file;
+mod filter;
+mod gaps;
 mod hash;
 mod layout;
 mod lists;
+mod losses;
 mod payload;
 mod position;
+mod reach;
 mod runs;
+mod search;
 mod streams;
+mod tail;
 pub mod text;
 mod window;
+mod words;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::invocation::InvocationId;
 use crate::policy::AllowedJob;
 
 pub use self::damage::{Damage, Problem};
 pub use self::entries::{Entries, NewestFirst};
+pub use self::fence::Patience;
+pub use self::filter::Filter;
+pub use self::gaps::Gap;
 pub use self::position::Position;
-pub use self::runs::{FoundRun, RunEnd};
+pub use self::runs::FoundRun;
+pub use self::tail::{Arrived, Pulse, Tail};
+pub use self::words::RunEnd;
 
 use self::directory::Directories;
 
@@ -123,6 +134,8 @@ pub struct Entry {
     pub priority: Option<u8>,
     /// Who wrote it.
     pub source: Source,
+    /// How many messages of the unit journald dropped before this one, if this is journald's own word of that.
+    pub suppressed: Option<u64>,
     /// The bytes as they were sent, in any encoding, without the newline that ended them.
     pub message: Vec<u8>,
 }
@@ -143,13 +156,15 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The journal in these directories, as `/var/log/journal/<machine-id>`; those that don't exist are passed over.
+    /// The journal in these directories, as `/var/log/journal/<machine-id>`, and in those of its namespaces beside them,
+    /// as `/var/log/journal/<machine-id>.ci`. Those that don't exist are passed over until they do.
     #[must_use]
     pub fn new(directories: Vec<PathBuf>) -> Self {
         Self { directories: Arc::new(Directories::new(directories)), socket: Path::new(fence::SOCKET).into() }
     }
 
-    /// The same journal, written to through another socket than `/run/systemd/journal/socket`.
+    /// The same journal, written to through another socket than `/run/systemd/journal/socket`. Those of namespaces are
+    /// beside it, as in `/run/systemd/journal.ci`.
     #[must_use]
     pub fn with_socket(self, socket: &Path) -> Self {
         Self { socket: socket.into(), ..self }
@@ -173,7 +188,16 @@ impl Journal {
     /// [`Error`] if there is no readable journal at all. Single files that can't be read are told by
     /// [`Entries::problems`].
     pub fn run(&self, run: &Run, from: From) -> Result<Entries, Error> {
-        runs::entries(&self.directories, run, &from)
+        self.run_where(run, from, &Filter::default())
+    }
+
+    /// The same entries without those that are not wanted, whose messages are not even read. [`From::Last`] counts those
+    /// that are.
+    ///
+    /// # Errors
+    /// As [`Journal::run`].
+    pub fn run_where(&self, run: &Run, from: From, filter: &Filter) -> Result<Entries, Error> {
+        runs::entries(&self.directories, run, &from, filter)
     }
 
     /// The newest run of a job that the journal knows.
@@ -203,12 +227,13 @@ impl Journal {
     }
 
     /// Waits until journald has read what a run printed: until `quiet_rounds` messages in a row, each sent when the one
-    /// before had arrived, found no new entry of the run. `false` if that was not reached by `deadline`.
+    /// before had arrived, found no new entry of the run. Where a namespace may have lines of it, also its journald.
+    /// `false` if `patience` ended before.
     ///
     /// # Errors
     /// [`Error::Send`] if journald takes no message, otherwise as [`Journal::run`].
-    pub fn settle(&self, run: &Run, quiet_rounds: u32, deadline: Instant) -> Result<bool, Error> {
-        fence::settle(self, run, quiet_rounds, deadline)
+    pub fn settle(&self, run: &Run, quiet_rounds: u32, patience: &Patience) -> Result<bool, Error> {
+        fence::settle(self, run, quiet_rounds, patience)
     }
 
     /// Whether there is a journal and at least one of its files can be read.

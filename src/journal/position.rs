@@ -86,6 +86,11 @@ impl Position {
         }
         self.realtime.cmp(&other.realtime).then(self.xor_hash.cmp(&other.xor_hash))
     }
+
+    /// The first of two.
+    pub(super) fn earlier(self, other: Self) -> Self {
+        if other.order(&self).is_lt() { other } else { self }
+    }
 }
 
 #[cfg(test)]

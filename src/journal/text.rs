@@ -12,6 +12,9 @@ use std::str::Chars;
 /// The longest line that is shown, in bytes, with all that is added to it.
 pub const LINE_MAX: usize = 16 << 10;
 
+/// How a line begins that the bridge itself puts into a log.
+pub const OWN_MARK: &str = "[ci-bridge]";
+
 /// Room for `…[truncated N bytes]`.
 const MARK_MAX: usize = 48;
 
@@ -28,6 +31,7 @@ const COLOUR_MAX: usize = 64;
 /// `\n`, `\r`, U+2028 and U+2029 end a line; in the result only `\n` does. In it
 /// * no control character is left but tab, newline and the escape of a colour (`ESC [ … m`),
 /// * a line that begins with `::` has `| ` before it, and `##[` reads `##\[`,
+/// * so has a line that begins with [`OWN_MARK`], which only the bridge may say,
 /// * marks of direction, and bytes that are not UTF-8, are U+FFFD,
 /// * a line has at most [`LINE_MAX`] bytes; a longer one ends in `…[truncated N bytes]`.
 ///
@@ -51,7 +55,7 @@ fn already_harmless(message: &[u8]) -> Option<&str> {
     if message.len() > LINE_MAX || hidden || !message.iter().all(plain) {
         return None;
     }
-    std::str::from_utf8(message).ok().filter(|text| !is_command(text))
+    std::str::from_utf8(message).ok().filter(|text| !is_presumptuous(text))
 }
 
 /// The lines that carriage returns make of one: a terminal would show them one over the other.
@@ -90,7 +94,7 @@ fn harmless(line: &str) -> String {
         result.push(shown);
         seen = [seen[1], shown];
     }
-    if is_command(&result) {
+    if is_presumptuous(&result) {
         result.insert_str(0, "| ");
     }
     shorten(result)
@@ -143,15 +147,17 @@ fn control_string(text: &str) -> &str {
     closed.unwrap_or(text)
 }
 
-/// Whether a CI system would take the line for a command, or could once colours are taken out.
-fn is_command(line: &str) -> bool {
+/// Whether a CI system would take the line for a command, or a person for the bridge's own, or could once colours are
+/// taken out.
+fn is_presumptuous(line: &str) -> bool {
     // Characters without width, which some versions of white space include.
     let blank = |char: char| char.is_whitespace() || matches!(char, '\u{200b}' | '\u{2060}' | '\u{feff}' | '\u{180e}');
-    let mut seen = Visible(line.chars()).skip_while(|char| blank(*char));
-    seen.next() == Some(':') && seen.next() == Some(':')
+    let seen = Visible(line.chars()).skip_while(|char| blank(*char));
+    ["::", OWN_MARK].iter().any(|mark| seen.clone().take(mark.len()).eq(mark.chars()))
 }
 
 /// The characters of a harmless line without its colours.
+#[derive(Clone)]
 struct Visible<'a>(Chars<'a>);
 
 impl Iterator for Visible<'_> {

@@ -26,6 +26,11 @@ impl Window {
         Self { start: 0, bytes: Vec::new(), filled: 0, size: SMALLEST }
     }
 
+    /// Lets go of what is loaded: the file was written to where nothing had been.
+    pub(super) fn forget(&mut self) {
+        self.filled = 0;
+    }
+
     /// `len` bytes at `offset` if they are loaded.
     pub(super) fn loaded(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let at = usize::try_from(offset.checked_sub(self.start)?).ok()?;

@@ -7,16 +7,18 @@
 mod error;
 mod job_ends;
 mod link;
+mod log_settings;
 mod mirror;
 mod path;
 mod start;
 mod unit;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use zbus::Variant;
 
 use self::link::Link;
 use self::start::Pins;
@@ -24,6 +26,7 @@ use crate::policy::{AllowedJob, JobName, Policy};
 
 pub use self::error::Error;
 pub use self::link::{BusAddress, Health};
+pub use self::log_settings::LogSettings;
 pub use self::mirror::Observer;
 pub use self::start::{StartError, Stopped};
 pub use self::unit::{ActiveState, LoadState, UnitState};
@@ -146,6 +149,17 @@ impl Systemd {
             }
         }
         Ok(jobs.into_values().collect())
+    }
+
+    /// What the settings of the job's unit do to its lines. Loads the unit if systemd does not have it in memory.
+    ///
+    /// # Errors
+    /// [`Error`] if systemd refuses or cannot be reached.
+    pub async fn log_settings(&self, job: &AllowedJob) -> Result<LogSettings, Error> {
+        let reply = self.link.service_properties(job.unit()).await?;
+        let body = reply.body();
+        let properties: HashMap<&str, Variant<'_>> = body.deserialize().map_err(Error::Protocol)?;
+        Ok(LogSettings::from_properties(&properties))
     }
 
     async fn files(&self) -> Result<Catalogue, Error> {

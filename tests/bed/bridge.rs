@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderMap;
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, Response};
 use serde_json::Value;
 
 use crate::machine::Bed;
@@ -16,6 +16,7 @@ pub(crate) struct Bridge {
     /// Where it runs.
     pub(crate) bed: Bed,
     client: Client,
+    streams: Client,
     /// May start, stop and read.
     pub(crate) writer: String,
     /// May read.
@@ -73,12 +74,12 @@ impl Bridge {
             token["token"].as_str().expect("text").to_owned()
         };
         bed.ok(["systemctl", "start", "ci-bridge"]);
-        Self { client: client(&bed), writer: token("ci"), reader: token("read"), bed }
+        Self { client: client(&bed), streams: streams(&bed), writer: token("ci"), reader: token("read"), bed }
     }
 
     /// The same, after the bed has booted anew.
     pub(crate) fn after_boot(self) -> Self {
-        Self { client: client(&self.bed), ..self }
+        Self { client: client(&self.bed), streams: streams(&self.bed), ..self }
     }
 
     /// Sends a request with the token that may write.
@@ -93,6 +94,13 @@ impl Bridge {
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Ok(Answer { status, headers, body: response.bytes().await?.into() })
+    }
+
+    /// Asks for something that has no end of its own.
+    pub(crate) async fn stream(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        let request = self.streams.get(format!("http://bridge{path}")).bearer_auth(&self.writer);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        request.send().await.expect("an answer")
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -176,6 +184,12 @@ impl Bridge {
 fn client(bed: &Bed) -> Client {
     let builder = Client::builder().unix_socket(bed.http_socket()).pool_max_idle_per_host(0);
     builder.timeout(PATIENCE + Duration::from_secs(10)).build().expect("a client without TLS")
+}
+
+/// For answers that take as long as they take, but are never silent for long.
+fn streams(bed: &Bed) -> Client {
+    let builder = Client::builder().unix_socket(bed.http_socket()).pool_max_idle_per_host(0);
+    builder.read_timeout(PATIENCE).build().expect("a client without TLS")
 }
 
 /// The messages of a log, those of the job alone.

@@ -10,7 +10,7 @@ use crate::bridge::{Bridge, lines, lines_of_job};
 use crate::machine::{Bed, Plan};
 
 /// Every job of the bed that prints something and ends by itself.
-const PRINTERS: [&str; 15] = [
+const PRINTERS: [&str; 16] = [
     "ci-test-assert",
     "ci-test-badexec",
     "ci-test-bigline",
@@ -22,6 +22,7 @@ const PRINTERS: [&str; 15] = [
     "ci-test-forger",
     "ci-test-hello",
     "ci-test-login",
+    "ci-test-namespace",
     "ci-test-noeol",
     "ci-test-signal",
     "ci-test-silent",
@@ -51,7 +52,7 @@ async fn every_log_is_line_by_line_what_journalctl_prints() {
         assert_same(&log, &expected, job);
 
         let path = format!("/api/job/{job}/logs?format=text&raw=true");
-        let cat = bridge.bed.enter(["journalctl", "--output=cat", "--all", "--unit", job]).stdout;
+        let cat = bridge.bed.enter(["journalctl", "--namespace=*", "--output=cat", "--all", "--unit", job]).stdout;
         assert!(bridge.get(&path).await.body == cat, "{job}: the text is not that of journalctl --output=cat");
         let ndjson = bridge.get(&format!("/api/job/{job}/logs?format=ndjson")).await.text();
         let mut records: Vec<Value> = ndjson.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -274,7 +275,7 @@ fn from_api(entries: &Value) -> Vec<Line> {
 fn from_journalctl(bed: &Bed, job: &str) -> Vec<Line> {
     bed.ok(["journalctl", "--sync"]);
     let fields = "--output-fields=MESSAGE,PRIORITY";
-    let printed = bed.ok(["journalctl", "--output=json", "--all", fields, "--unit", job]);
+    let printed = bed.ok(["journalctl", "--namespace=*", "--output=json", "--all", fields, "--unit", job]);
     let number = |value: &Value| value.as_str().unwrap().parse::<u64>().unwrap();
     let line = |line: &str| {
         let entry: Value = serde_json::from_str(line).unwrap();

@@ -2,16 +2,19 @@
 //!
 //! They boot beds, which need root, so they are ignored unless asked for: `make test` asks for them where they can run.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "what a test can't do without ends it")]
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "what a test can't do without ends it")]
 
 mod boot;
 mod bridge;
+mod check;
 mod faults;
+mod follow;
 mod logs;
 mod machine;
 mod main_job;
 mod operator;
 mod package;
+mod reader;
 mod starts;
 mod units;
 mod workflow;

@@ -18,6 +18,9 @@ mod wire;
 
 mod economy;
 mod edges;
+mod endings;
+mod events;
+mod follow;
 mod instances;
 mod names;
 mod outages;

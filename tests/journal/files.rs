@@ -1,13 +1,10 @@
 //! Several files: their order, what they share, and what comes and goes.
 
 use std::fs;
-use std::os::unix::net::UnixDatagram;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use ci_bridge::journal::{Error, From};
+use ci_bridge::journal::{Error, From, Journal};
 
-use crate::support::{Layout, Line, Place, UNIT, Writer, as_journalctl, invocation, job, run, text};
+use crate::support::{Layout, Line, Place, UNIT, Writer, as_journalctl, job, run, text, wait_until};
 
 #[test]
 fn files_are_merged_as_with_journalctl() {
@@ -57,19 +54,6 @@ fn files_that_come_and_go_are_noticed() {
 }
 
 #[test]
-fn a_reader_is_told_of_what_was_deleted() {
-    let place = Place::new();
-    place.write("system@1.journal", Layout::USUAL, &[Line::of_job(1, '1', "one"), Line::of_job(2, '1', "two")]);
-    place.write("system.journal", Layout::USUAL, &[Line::of_job(3, '1', "three")]);
-    let first = place.entries(&run('1'), From::Start)[0].position;
-    fs::remove_file(place.file("system@1.journal")).unwrap();
-    let mut entries = place.journal().run(&run('1'), From::After(first)).unwrap();
-    assert!(entries.gap());
-    assert_eq!(text(&entries.next().unwrap().unwrap()), "three");
-    assert!(entries.next().is_none());
-}
-
-#[test]
 fn a_file_deleted_while_it_is_read_is_read_to_its_end() {
     let lines: Vec<_> = (0..100).map(|time| Line::of_job(time, '1', "line")).collect();
     let place = Place::with(&lines);
@@ -77,15 +61,6 @@ fn a_file_deleted_while_it_is_read_is_read_to_its_end() {
     entries.next().unwrap().unwrap();
     fs::remove_file(place.file("system.journal")).unwrap();
     assert_eq!(entries.map(Result::unwrap).count(), 99);
-}
-
-/// Waits for `done`, which something else brings about.
-fn wait_until(mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < deadline, "it did not happen within 20 seconds");
-        thread::yield_now();
-    }
 }
 
 #[test]
@@ -120,59 +95,28 @@ fn no_directory_and_no_file_say_where_they_were_sought() {
     }
 }
 
-/// Takes messages for journald and writes them into a file, one line of the job before each of the first `late`.
-fn journald(place: &Place, late: u64) -> (std::path::PathBuf, thread::JoinHandle<()>) {
-    let socket = place.file("socket");
-    let receiver = UnixDatagram::bind(&socket).unwrap();
-    let mut writer = Writer::open(&place.file("system.journal"), Layout::USUAL);
-    writer.write(&Line::of_job(0, '1', "first"));
-    let thread = thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        for index in 1.. {
-            let size = receiver.recv(&mut buffer).unwrap();
-            let message = std::str::from_utf8(&buffer[..size]).unwrap();
-            let Some(id) = message.lines().find_map(|line| line.strip_prefix("CI_BRIDGE_FENCE=")) else { break };
-            if index <= late {
-                writer.write(&Line::of_job(2 * index, '1', "late"));
-            }
-            writer.write(&Line::new(2 * index + 1, "fence").with("CI_BRIDGE_FENCE", id));
-        }
-        writer.close();
-    });
-    (socket, thread)
-}
-
-fn stop(socket: &std::path::Path, thread: thread::JoinHandle<()>) {
-    UnixDatagram::unbound().unwrap().send_to(b"STOP=1\n", socket).unwrap();
-    thread.join().unwrap();
-}
-
 #[test]
-fn a_log_is_settled_when_nothing_new_came_before_a_message() {
-    let place = Place::new();
-    let (socket, thread) = journald(&place, 3);
-    let journal = place.journal().with_socket(&socket);
-    wait_until(|| journal.last_run(&job()).is_ok_and(|run| run.is_some()));
-    assert!(journal.settle(&run('1'), 1, Instant::now() + Duration::from_secs(20)).unwrap());
-    assert_eq!(journal.run(&run('1'), From::Start).unwrap().count(), 4);
-    stop(&socket, thread);
-}
-
-#[test]
-fn a_log_that_never_settles_is_given_up_at_the_deadline() {
-    let place = Place::new();
-    let (socket, thread) = journald(&place, u64::MAX);
-    let journal = place.journal().with_socket(&socket);
-    wait_until(|| journal.last_run(&job()).is_ok_and(|run| run.is_some()));
-    assert!(!journal.settle(&run('1'), 1, Instant::now() + Duration::from_millis(300)).unwrap());
-    stop(&socket, thread);
-}
-
-#[test]
-fn a_message_that_nobody_takes_is_an_error() {
-    let place = Place::with(&[Line::of_job(0, '1', "one")]);
-    let journal = place.journal().with_socket(&place.file("nowhere"));
-    let settled = journal.settle(&run('1'), 1, Instant::now() + Duration::from_secs(20));
-    assert!(matches!(settled, Err(Error::Send { .. })));
-    assert_eq!(journal.last_run(&job()).unwrap().unwrap().invocation, invocation('1'));
+fn the_files_of_namespaces_are_read_as_soon_as_they_are_there() {
+    let base = Place::new();
+    for directory in ["id", "other", "other.ci", "idle.ci"] {
+        fs::create_dir(base.file(directory)).unwrap();
+    }
+    base.write("id/system.journal", Layout::USUAL, &[Line::starting(0, '1'), Line::ended(4, '1')]);
+    base.write("other.ci/system.journal", Layout::USUAL, &[Line::of_job(1, '1', "of another host")]);
+    base.write("idle.ci/system.journal", Layout::USUAL, &[Line::of_job(1, '1', "of one with a similar name")]);
+    let journal = Journal::new(vec![base.file("id")]);
+    let messages =
+        || journal.run(&run('1'), From::Start).unwrap().map(|entry| text(&entry.unwrap())).collect::<Vec<_>>();
+    assert_eq!(messages(), ["Starting", "Deactivated"]);
+    for (namespace, at, expected) in [
+        ("id.ci", 2, vec!["Starting", "in id.ci", "Deactivated"]),
+        ("id.build.2", 3, vec!["Starting", "in id.ci", "in id.build.2", "Deactivated"]),
+    ] {
+        fs::create_dir(base.file(namespace)).unwrap();
+        assert_eq!(messages().len(), expected.len() - 1);
+        let line = Line::of_job(at, '1', &format!("in {namespace}"));
+        base.write(&format!("{namespace}/system.journal"), Layout::USUAL, &[line]);
+        assert_eq!(messages(), expected);
+    }
+    assert!(journal.problems().is_empty());
 }

@@ -58,7 +58,7 @@ fn after_an_entry_come_the_ones_behind_it() {
     let all = place.entries(&run('1'), From::Start);
     for (index, entry) in all.iter().enumerate() {
         let mut entries = place.journal().run(&run('1'), From::After(entry.position)).unwrap();
-        assert!(!entries.gap());
+        assert_eq!(entries.gaps(), []);
         let rest: Vec<Entry> = entries.by_ref().map(Result::unwrap).collect();
         assert_eq!(rest, all[index + 1..]);
     }

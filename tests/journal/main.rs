@@ -6,10 +6,18 @@
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod fence;
+#[cfg(test)]
 mod files;
+#[cfg(test)]
+mod filters;
+#[cfg(test)]
+mod gaps;
 #[cfg(test)]
 mod layouts;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tail;

@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ci_bridge::invocation::InvocationId;
 use ci_bridge::journal::{Entry, From, Journal, Run};
@@ -10,13 +12,14 @@ use ci_bridge::policy::{AllowedJob, JobName, Policy, Prefix};
 use tempfile::TempDir;
 
 /// When the first entry of a test is written.
-const START_USEC: u64 = 1_700_000_000_000_000;
+pub(crate) const START_USEC: u64 = 1_700_000_000_000_000;
 
 pub(crate) const UNIT: &str = "ci-test-a.service";
 pub(crate) const STARTING: &str = "7d4958e842da4a758f6c1cdc7b36dcc5";
 pub(crate) const STARTED: &str = "39f53479d3a045ac8e11786248231fbf";
 pub(crate) const DEACTIVATED: &str = "7ad2d189f7e94e70a38c781354912448";
 pub(crate) const FAILED: &str = "d9b373ed55a64feb8242e02dbe79a49c";
+pub(crate) const DROPPED: &str = "a596d6fe7bfa4994828e72309e95d61e";
 pub(crate) const PROCESS_EXITED: &str = "98e322203f7a4ed290d09fe03c09fe15";
 
 pub(crate) fn job() -> AllowedJob {
@@ -37,16 +40,26 @@ pub(crate) fn run(digit: char) -> Run {
     Run { job: job(), invocation: invocation(digit) }
 }
 
+/// Waits for `done`, which something else brings about.
+pub(crate) fn wait_until(mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "it did not happen within 20 seconds");
+        thread::yield_now();
+    }
+}
+
 /// An entry to be written: its time in milliseconds and its fields.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     at_ms: u64,
+    monotonic_ms: Option<u64>,
     fields: Vec<(String, Vec<u8>)>,
 }
 
 impl Line {
     pub(crate) fn new(at_ms: u64, message: &str) -> Self {
-        Self { at_ms, fields: Vec::new() }.with("MESSAGE", message)
+        Self { at_ms, monotonic_ms: None, fields: Vec::new() }.with("MESSAGE", message)
     }
 
     pub(crate) fn with(self, field: &str, value: &str) -> Self {
@@ -89,12 +102,41 @@ impl Line {
             .with("INVOCATION_ID", &hex(invocation))
     }
 
+    /// The first word of the system manager about a run.
+    pub(crate) fn starting(at_ms: u64, invocation: char) -> Self {
+        Self::of_manager(at_ms, invocation, STARTING, "Starting")
+    }
+
+    /// Its word that a run has succeeded.
+    pub(crate) fn ended(at_ms: u64, invocation: char) -> Self {
+        Self::of_manager(at_ms, invocation, DEACTIVATED, "Deactivated")
+    }
+
+    /// What journald writes about dropped messages before the first one that it takes again.
+    pub(crate) fn dropped(at_ms: u64, invocation: char, count: u64) -> Self {
+        Self::new(at_ms, &format!("Suppressed {count} messages from {UNIT}"))
+            .with("PRIORITY", "6")
+            .with("MESSAGE_ID", DROPPED)
+            .with("N_DROPPED", &count.to_string())
+            .with("_TRANSPORT", "driver")
+            .with("_UID", "0")
+            .with("_PID", "5")
+            .with("_SYSTEMD_UNIT", "systemd-journald.service")
+            .with("OBJECT_SYSTEMD_UNIT", UNIT)
+            .with("OBJECT_SYSTEMD_INVOCATION_ID", &hex(invocation))
+    }
+
+    /// The same line, received so many milliseconds after the boot by a clock that nobody sets.
+    pub(crate) fn monotonic(self, monotonic_ms: u64) -> Self {
+        Self { monotonic_ms: Some(monotonic_ms), ..self }
+    }
+
     /// The entry in the journal export format.
     fn export(&self) -> Vec<u8> {
-        let usec = self.at_ms * 1000;
         let mut text = format!(
-            "__REALTIME_TIMESTAMP={}\n__MONOTONIC_TIMESTAMP={usec}\n_BOOT_ID={}\n",
-            START_USEC + usec,
+            "__REALTIME_TIMESTAMP={}\n__MONOTONIC_TIMESTAMP={}\n_BOOT_ID={}\n",
+            START_USEC + self.at_ms * 1000,
+            self.monotonic_ms.unwrap_or(self.at_ms) * 1000,
             hex('b'),
         )
         .into_bytes();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ci_bridge::auth::{Access, Keyring, Token, TokenHash};
 use ci_bridge::config::QueryTokens;
+use ci_bridge::http::Following;
 use ci_bridge::http::serve::{Bounds, Listener, serve};
 use ci_bridge::jobs::{Jobs, Runs};
 use ci_bridge::journal::Journal;
@@ -18,10 +19,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::journal::JournalFiles;
 use crate::systemd1::{Systemd1, Unit};
-use crate::wire::{Answer, exchange};
+use crate::wire::{Answer, Streamed, exchange};
 
 /// Where the bridge looks for journald in the directory of the journal; usually nobody is there.
 const JOURNALD: &str = "socket";
+
+/// The time that answers under way have at the end.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// A token of another make, of which the bridge knows only the hash.
 pub(crate) const FOREIGN: &str = "a-secret-of-the-predecessor/+=";
@@ -65,12 +69,24 @@ fn entry(name: &str, access: Access, token: &str, extra: &str) -> String {
     format!("[[token]]\nname = \"{name}\"\naccess = \"{access}\"\nsha256 = \"{hash}\"\n{extra}\n")
 }
 
+/// A request without a body, after whose answer the connection is closed.
+fn head(request: &str, headers: &[(&str, &str)]) -> String {
+    let mut head = format!("{request} HTTP/1.1\r\nHost: bridge\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    head
+}
+
 /// How a bridge is set up.
 pub(crate) struct Setup {
     pub(crate) query_tokens: QueryTokens,
     pub(crate) instances_per_hour: usize,
     pub(crate) header_timeout: Duration,
     pub(crate) connections: usize,
+    pub(crate) write_stall: Duration,
+    pub(crate) following: Following,
     /// What the journal holds, in the export format of journald.
     pub(crate) journal: String,
 }
@@ -82,6 +98,8 @@ impl Default for Setup {
             instances_per_hour: 200,
             header_timeout: Duration::from_secs(10),
             connections: 512,
+            write_stall: Duration::from_secs(30),
+            following: Following { most: 100, heartbeat: Duration::from_secs(15) },
             journal: crate::journal::FOREIGN_ENTRY.to_owned(),
         }
     }
@@ -93,7 +111,8 @@ pub(crate) struct Bridge {
     pub(crate) tokens: Tokens,
     pub(crate) address: SocketAddr,
     pub(crate) view: Systemd,
-    journal: JournalFiles,
+    journal: Arc<JournalFiles>,
+    keyring: Arc<ArcSwap<Keyring>>,
     stop: CancellationToken,
 }
 
@@ -125,7 +144,7 @@ impl Bridge {
 
     async fn to(systemd: Systemd1, setup: Setup) -> Self {
         crate::logged::capture();
-        let journal = JournalFiles::write(&setup.journal);
+        let journal = Arc::new(JournalFiles::write(&setup.journal));
         let (tokens, keyring) = Tokens::generate();
         let policy = Policy::new(vec![Prefix::parse("ci-test-").unwrap()]);
         let runs = Runs::new(policy.clone());
@@ -134,21 +153,56 @@ impl Bridge {
         let files = Journal::new(vec![journal.directory().to_owned()]).with_socket(&journal.directory().join(JOURNALD));
         let jobs = Jobs::new(runs, view.clone(), files, setup.instances_per_hour);
         let keyring = Arc::new(ArcSwap::from_pointee(keyring));
-        let router = ci_bridge::http::router(policy, jobs, keyring, setup.query_tokens);
+        let stop = CancellationToken::new();
+        let router =
+            ci_bridge::http::router(policy, jobs, keyring.clone(), setup.query_tokens, setup.following, stop.clone());
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let stop = CancellationToken::new();
-        let bounds = Bounds { connections: setup.connections, header_timeout: setup.header_timeout };
-        tokio::spawn(serve(vec![Listener::Tcp(listener)], router, bounds, stop.clone(), Duration::ZERO));
+        let bounds = Bounds {
+            connections: setup.connections,
+            header_timeout: setup.header_timeout,
+            write_stall: setup.write_stall,
+        };
+        tokio::spawn(serve(vec![Listener::Tcp(listener)], router, bounds, stop.clone(), DRAIN));
         let (watching, stopped) = (view.clone(), stop.clone());
         tokio::spawn(async move { watching.run(stopped).await });
-        Self { systemd, tokens, address, view, journal, stop }
+        Self { systemd, tokens, address, view, journal, keyring, stop }
     }
 
     /// A journald that takes messages and does nothing with them.
     pub(crate) fn hang_journald(&self) -> UnixDatagram {
         UnixDatagram::bind(self.journal.directory().join(JOURNALD)).unwrap()
+    }
+
+    /// A journald that writes down what it is sent, as one that is well does.
+    pub(crate) fn play_journald(&self) {
+        let socket = UnixDatagram::bind(self.journal.directory().join(JOURNALD)).unwrap();
+        // The files go with the bridge; the thread stays until the process ends.
+        let files = Arc::downgrade(&self.journal);
+        std::thread::spawn(move || {
+            let mut message = [0; 4096];
+            while let Ok(length) = socket.recv(&mut message) {
+                let Some(files) = files.upgrade() else { return };
+                files.add(&crate::journal::entry(std::str::from_utf8(&message[..length]).unwrap()));
+            }
+        });
+    }
+
+    /// Has only one token left, that of the reader, with these lines more in its entry.
+    pub(crate) fn change_reader(&self, extra: &str) {
+        let entry = entry("reader", Access::ReadOnly, &self.tokens.reader, extra);
+        self.keyring.store(Arc::new(Keyring::parse(&entry).unwrap()));
+    }
+
+    /// Asks the bridge to stop.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Takes away the journal file that was written as the first, second, …, as journald does to make room.
+    pub(crate) fn vacuum(&self, file: usize) {
+        self.journal.remove(file);
     }
 
     /// Adds entries to the journal.
@@ -167,12 +221,14 @@ impl Bridge {
 
     /// Sends `METHOD TARGET` with these headers.
     pub(crate) async fn call_with(&self, request: &str, headers: &[(&str, &str)]) -> Answer {
-        let mut head = format!("{request} HTTP/1.1\r\nHost: bridge\r\nConnection: close\r\n");
-        for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        head.push_str("\r\n");
-        exchange(self.address, head.as_bytes()).await
+        exchange(self.address, head(request, headers).as_bytes()).await
+    }
+
+    /// Sends `GET TARGET` with a token that may read, and these headers; returns when the head of the answer is there.
+    pub(crate) async fn open(&self, target: &str, headers: &[(&str, &str)]) -> Streamed {
+        let bearer = format!("Bearer {}", self.tokens.reader);
+        let headers = [&[("Authorization", bearer.as_str())], headers].concat();
+        Streamed::open(self.address, head(&format!("GET {target}"), &headers).as_bytes()).await
     }
 
     /// Starts a job and gives back the id of its run.

@@ -15,11 +15,11 @@ pub(crate) const FOREIGN_ENTRY: &str = "__REALTIME_TIMESTAMP=1700000000000000\n_
     _BOOT_ID=0123456789abcdef0123456789abcdef\n_SYSTEMD_UNIT=cron.service\n_PID=77\nMESSAGE=not of a job\n\n";
 
 /// A directory with journal files.
-pub(crate) struct JournalFiles(TempDir);
+pub(crate) struct JournalFiles(TempDir, AtomicU32);
 
 impl JournalFiles {
     pub(crate) fn write(entries: &str) -> Self {
-        let files = Self(TempDir::new().unwrap());
+        let files = Self(TempDir::new().unwrap(), AtomicU32::new(0));
         if !entries.is_empty() {
             files.add(entries);
         }
@@ -32,8 +32,7 @@ impl JournalFiles {
 
     /// Adds a file with these entries.
     pub(crate) fn add(&self, entries: &str) {
-        static FILES: AtomicU32 = AtomicU32::new(0);
-        let number = FILES.fetch_add(1, Ordering::Relaxed);
+        let number = self.1.fetch_add(1, Ordering::Relaxed);
         let exported = self.0.path().join(format!("{number}.export"));
         fs::write(&exported, entries).unwrap();
         let written = Command::new(REMOTE)
@@ -45,17 +44,28 @@ impl JournalFiles {
             .expect("systemd-journal-remote of the package of that name is needed");
         assert!(written.success(), "systemd-journal-remote failed");
     }
+
+    /// Takes a file away, by its number from 0.
+    pub(crate) fn remove(&self, number: usize) {
+        fs::remove_file(self.0.path().join(format!("{number}.journal"))).unwrap();
+    }
+}
+
+/// An entry with these fields, each in a line, that is newer than those before.
+pub(crate) fn entry(fields: &str) -> String {
+    static ENTRIES: AtomicU32 = AtomicU32::new(0);
+    let number = u64::from(ENTRIES.fetch_add(1, Ordering::Relaxed));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
+    format!(
+        "__REALTIME_TIMESTAMP={now}\n__MONOTONIC_TIMESTAMP={}\n_BOOT_ID=0123456789abcdef0123456789abcdef\n{fields}\n",
+        2_000_000 + number
+    )
 }
 
 /// A line that a run of a job printed, as journald keeps it.
 pub(crate) fn line(job: &str, invocation: &str, message: &str) -> String {
-    static LINES: AtomicU32 = AtomicU32::new(0);
-    let number = u64::from(LINES.fetch_add(1, Ordering::Relaxed));
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
-    format!(
-        "__REALTIME_TIMESTAMP={now}\n__MONOTONIC_TIMESTAMP={}\n_BOOT_ID=0123456789abcdef0123456789abcdef\n\
-         _TRANSPORT=stdout\n_PID=4711\n_SYSTEMD_UNIT={job}.service\n_SYSTEMD_INVOCATION_ID={invocation}\n\
-         PRIORITY=6\nMESSAGE={message}\n\n",
-        2_000_000 + number
-    )
+    entry(&format!(
+        "_TRANSPORT=stdout\n_PID=4711\n_SYSTEMD_UNIT={job}.service\n_SYSTEMD_INVOCATION_ID={invocation}\n\
+         PRIORITY=6\nMESSAGE={message}\n"
+    ))
 }

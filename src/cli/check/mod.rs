@@ -3,7 +3,10 @@
 //! What the service may do is not read from files but tried, as the service's user and over D-Bus: with names of units
 //! that do not exist, so that nothing is ever started.
 
+mod drop_in;
 mod finding;
+mod journald;
+mod lines;
 mod probe;
 mod unit_files;
 
@@ -15,6 +18,7 @@ use anyhow::{Context, bail};
 use jiff::{Timestamp, ToSpan};
 
 use self::finding::Finding;
+use self::journald::Configuration;
 use super::files::{Files, read_if_there};
 use crate::auth::Keyring;
 use crate::config::Settings;
@@ -55,8 +59,10 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<bool> {
         let mut findings = vec![Finding::ok("settings", format!("{} is valid", args.files.config_file().display()))];
         findings.extend(tokens(&args.files.below_root(&settings.tokens_file)));
         findings.push(rule(&args.files, policy)?);
-        findings.push(storage(&args.files)?);
-        findings.extend(unit_files::run(policy));
+        findings.extend(Configuration::read(&args.files, "")?.findings(&args.files)?);
+        let (of_units, jobs) = unit_files::run(policy);
+        findings.extend(of_units);
+        findings.extend(lines::run(policy, &args.files, &jobs)?);
         findings.extend(probed(&args.files)?);
         findings
     };
@@ -105,19 +111,6 @@ fn rule(files: &Files, policy: &Policy) -> anyhow::Result<Finding> {
             Finding::failure("polkit rule", what, REMEDY)
         }
         Some(_) => Finding::ok("polkit rule", format!("{} fits the settings", path.display())),
-    })
-}
-
-/// Whether the journal outlives a reboot.
-fn storage(files: &Files) -> anyhow::Result<Finding> {
-    const REMEDY: &str =
-        "keep it: mkdir -p /var/log/journal && systemctl restart systemd-journald && journalctl --flush";
-    let id = read_if_there(&files.below_root("/etc/machine-id"))?.unwrap_or_default();
-    let persistent = files.below_root("/var/log/journal").join(id.trim());
-    Ok(if !id.trim().is_empty() && persistent.is_dir() {
-        Finding::ok("journal", format!("kept in {}", persistent.display()))
-    } else {
-        Finding::warning("journal", "is in memory only, so a reboot loses the logs of all runs".to_owned(), REMEDY)
     })
 }
 

@@ -3,12 +3,15 @@
 //! polkit decides before systemd looks whether the unit exists. So a start of a unit that does not exist tells which of
 //! the two refused, and starts nothing. A transient unit would run if it were allowed; this one runs `true`.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use zbus::{Connection, Variant};
 
 use super::finding::Finding;
-use crate::journal::Journal;
+use super::journald::persistent;
+use crate::journal::{Damage, Error, Journal, Problem};
 use crate::policy::Policy;
 use crate::setup::SERVICE_USER;
 use crate::telemetry::Chain;
@@ -30,13 +33,53 @@ pub(super) fn run(policy: &Policy) -> Vec<Finding> {
 }
 
 fn journal() -> Finding {
-    match Journal::of_host().and_then(|journal| journal.readable()) {
-        Ok(()) => Finding::ok("journal", "can be read".to_owned()),
+    let journal = Journal::of_host();
+    match journal.and_then(|journal| journal.readable().map(|()| journal.problems())) {
+        Ok(problems) => {
+            let closed = problems.iter().filter(|problem| is_refused(problem.damage())).map(Problem::path);
+            match closed.clone().next() {
+                None => Finding::ok("journal", "can be read".to_owned()),
+                Some(file) => {
+                    let what = format!("{} of its files can't be read, such as {}", closed.count(), file.display());
+                    Finding::warning("journal", what, &opened(directory(file)))
+                }
+            }
+        }
         Err(error) => {
-            let remedy = format!("usermod -aG systemd-journal {SERVICE_USER} && systemctl restart {SERVICE_USER}");
+            let remedy = match &error {
+                Error::MachineId(_) => "systemd-machine-id-setup && systemctl restart systemd-journald".to_owned(),
+                Error::NoJournal { .. } => persistent(),
+                Error::Directory { path, .. } => opened(path),
+                Error::Unreadable(problem) if is_refused(problem.damage()) => opened(directory(problem.path())),
+                // journald begins a new file.
+                Error::Unreadable(_) | Error::Damaged(_) | Error::Send { .. } => "journalctl --rotate".to_owned(),
+            };
             Finding::failure("journal", Chain(&error).to_string(), &remedy)
         }
     }
+}
+
+/// Whether a file is sound but closed to this user.
+fn is_refused(damage: &Damage) -> bool {
+    matches!(damage, Damage::Io(error) if error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// The directory that a file of the journal is in.
+fn directory(file: &Path) -> &Path {
+    file.parent().unwrap_or(file)
+}
+
+/// A command that opens a directory of the journal, and what is in it, to the service.
+///
+/// It does whether the group, the membership of the user or the permissions were lost. The service takes a new group
+/// only when it is started.
+fn opened(directory: &Path) -> String {
+    let all = directory.parent().unwrap_or(directory).display();
+    let directory = directory.display();
+    format!(
+        "systemd-sysusers; systemd-tmpfiles --create --prefix {all}; chgrp -R systemd-journal {directory} && \
+         chmod -R g+rX {directory} && systemctl restart {SERVICE_USER}"
+    )
 }
 
 /// Who decided on a call.

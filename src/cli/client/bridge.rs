@@ -53,17 +53,40 @@ pub(super) enum CallError {
     /// No answer came, or not all of it.
     #[error("failed to reach {url}")]
     Unreachable { url: String, source: reqwest::Error },
+    /// A stream ended before what it tells did.
+    #[error("the connection was cut")]
+    CutOff,
     /// The answer is none of the API's.
     #[error("{url} answered, but not like a ci-bridge")]
     Strange { url: String },
 }
 
 impl CallError {
+    /// A refusal in the middle of an answer, as a problem document.
+    pub(super) fn from_problem(problem: &Value) -> Self {
+        let status = problem.get("status").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
+        let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+        Self::refused(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), problem, None)
+    }
+
+    /// What a bridge says in its problem document, or a proxy by its status.
+    fn refused(status: StatusCode, problem: &Value, retry_after: Option<Duration>) -> Self {
+        let text = |member: &str| problem.get(member).and_then(Value::as_str).map(str::to_owned);
+        Self::Refused {
+            status,
+            code: text("code").unwrap_or_else(|| status.as_u16().to_string()),
+            detail: text("detail").unwrap_or_else(|| {
+                format!("the server refused: {}", status.canonical_reason().unwrap_or("with a status of its own"))
+            }),
+            retry_after,
+        }
+    }
+
     /// Whether the same call may be answered later.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Refused { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } | Self::CutOff => true,
             Self::Strange { .. } => false,
         }
     }
@@ -165,20 +188,11 @@ impl Bridge {
     }
 }
 
-/// What a bridge says in its problem document, or a proxy by its status.
 async fn refused(response: Response) -> CallError {
     let status = response.status();
     let retry_after = retry_after(response.headers());
     let problem: Value = response.json().await.unwrap_or_default();
-    let text = |member: &str| problem.get(member).and_then(Value::as_str).map(str::to_owned);
-    CallError::Refused {
-        status,
-        code: text("code").unwrap_or_else(|| status.as_u16().to_string()),
-        detail: text("detail").unwrap_or_else(|| {
-            format!("the server refused: {}", status.canonical_reason().unwrap_or("with a status of its own"))
-        }),
-        retry_after,
-    }
+    CallError::refused(status, &problem, retry_after)
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

@@ -3,15 +3,20 @@
 //! They know the API and nothing else of the bridge, so they work with one on any machine.
 
 mod bridge;
+mod follow;
 mod run;
+mod sse;
 
 use std::io::Write;
 
 use anyhow::Context;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use reqwest::{Method, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::bridge::{Bridge, Server, Target};
+use self::follow::{Event, Following};
 pub(super) use self::run::Args as Run;
 
 /// Show whether a job runs and how its last run ended
@@ -48,17 +53,30 @@ Examples:
 pub(super) struct Logs {
     #[command(flatten)]
     lines: LogLines,
+
+    /// Print only lines that were received at this time or later, such as 2026-11-21T10:40:02Z
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+
+    /// Print only lines that were received at this time or earlier
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
 }
 
 const LOGS_EXAMPLES: &str = "\
 Examples:
   ci-bridge logs ci-test-hello
+  ci-bridge logs ci-test-hello --priority warning --since 2026-11-21T10:40:02Z
   ci-bridge logs ci-test-hello --lines 50 --json | jq -r '.logs[].message'";
 
 /// Print the newest lines of a job's last run
 #[derive(Debug, clap::Args)]
 #[command(after_help = TAIL_EXAMPLES)]
 pub(super) struct Tail {
+    /// Go on until the run has ended; with `--json`, an object a line
+    #[arg(long, short)]
+    follow: bool,
+
     #[command(flatten)]
     lines: LogLines,
 }
@@ -66,6 +84,7 @@ pub(super) struct Tail {
 const TAIL_EXAMPLES: &str = "\
 Examples:
   ci-bridge tail ci-test-hello
+  ci-bridge tail ci-test-hello --follow
   ci-bridge tail ci-test-hello --lines 10 --json | jq -r .state";
 
 #[derive(Debug, clap::Args)]
@@ -80,6 +99,11 @@ struct LogLines {
     /// Read this run instead of the last one
     #[arg(long, value_name = "ID")]
     run: Option<String>,
+
+    /// Print only lines of this priority or a more urgent one: 0 to 7, or emerg, alert, crit, err, warning, notice, info,
+    /// debug
+    #[arg(long, value_name = "PRIORITY")]
+    priority: Option<String>,
 
     /// Print the lines as the job wrote them, with what a terminal or a CI system would obey
     #[arg(long)]
@@ -167,25 +191,73 @@ pub(super) fn state(args: &State, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 pub(super) fn logs(args: &Logs, out: &mut impl Write) -> anyhow::Result<()> {
-    args.lines.print("logs", out)
+    let times = [("since", &args.since), ("until", &args.until)];
+    let times: Vec<_> = times.into_iter().filter_map(|(name, time)| Some((name, time.as_deref()?))).collect();
+    args.lines.print("logs", &times, out)
 }
 
 pub(super) fn tail(args: &Tail, out: &mut impl Write) -> anyhow::Result<()> {
-    args.lines.print("tail", out)
+    if args.follow { args.lines.follow(out) } else { args.lines.print("tail", &[], out) }
 }
 
 impl LogLines {
-    fn print(&self, what: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    fn print(&self, what: &str, more: &[(&str, &str)], out: &mut impl Write) -> anyhow::Result<()> {
         let lines = self.lines.map(|lines| lines.to_string());
         let mut query = vec![("format", if self.json { "json" } else { "text" })];
         query.extend(lines.as_deref().map(|lines| ("lines", lines)));
         query.extend(self.run.as_deref().map(|run| ("run", run)));
+        query.extend(self.priority.as_deref().map(|priority| ("priority", priority)));
+        query.extend_from_slice(more);
         query.extend((self.raw && !self.json).then_some(("raw", "true")));
         block_on(async {
             let bridge = Bridge::new(&self.server)?;
             let answer = bridge.of_job(Method::GET, &self.target, Some(what), &query).await?;
             copy(&bridge, answer, out).await
         })
+    }
+}
+
+impl LogLines {
+    fn follow(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        let lines = self.lines.map(|lines| ("lines", lines.to_string()));
+        let run = self.run.clone().map(|run| ("run", run));
+        block_on(async {
+            let bridge = Bridge::new(&self.server)?;
+            let mut following = Following::new(&bridge, &self.target, self.raw, lines.into_iter().chain(run));
+            loop {
+                match (following.next().await?, self.json) {
+                    (Event::Line(entry), false) => out.write_all(&line(&entry))?,
+                    (Event::Line(entry), true) => writeln!(out, "{entry}")?,
+                    (Event::Gap(why), false) => eprintln!("{}: {}", self.target.job, gap(&why)),
+                    (Event::Gap(why), true) => writeln!(out, "{}", json!({ "gap": why }))?,
+                    (Event::End(verdict), false) => {
+                        eprintln!("{}: {}", self.target.job, run::conclude(&verdict).1);
+                        return Ok(());
+                    }
+                    (Event::End(verdict), true) => return Ok(writeln!(out, "{}", json!({ "end": verdict }))?),
+                }
+                out.flush()?;
+            }
+        })
+    }
+}
+
+/// The text of a line; the bytes that the job wrote, if the bridge passes them on.
+fn line(entry: &Value) -> Vec<u8> {
+    let text = |member: &str| entry.get(member).and_then(Value::as_str);
+    let bytes = text("message_base64").and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
+    let mut line = bytes.unwrap_or_else(|| text("message").unwrap_or_default().as_bytes().to_vec());
+    line.push(b'\n');
+    line
+}
+
+/// Why lines are missing, in words.
+fn gap(why: &Value) -> String {
+    let reason = why.get("reason").and_then(Value::as_str).unwrap_or_default();
+    match (reason, why.get("count").and_then(Value::as_u64)) {
+        ("suppressed", Some(count)) => format!("{count} messages are missing here: journald's rate limit dropped them"),
+        ("vacuumed", _) => "lines are missing here: journald has deleted them".to_owned(),
+        _ => "lines may be missing here: a journal file cannot be read".to_owned(),
     }
 }
 

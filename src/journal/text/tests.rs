@@ -9,6 +9,7 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
         b":",
         b"::error::x",
         b"##[",
+        OWN_MARK.as_bytes(),
         b"#",
         b"##",
         b"[",
@@ -62,6 +63,7 @@ fn assert_harmless(text: &str) {
     assert!(!text.contains("##["), "{text:?}");
     for line in text.split(['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}']) {
         assert!(!line.trim_start().starts_with("::"), "{text:?}");
+        assert!(!line.trim_start().starts_with(OWN_MARK), "{text:?}");
         assert!(line.len() <= LINE_MAX);
     }
     let mut rest = text;
@@ -124,6 +126,9 @@ fn each_rule_shows_in_an_example() {
         (b" \t\xe3\x80\x80::error::x", "|  \t\u{3000}::error::x"),
         (b"\x1b[31m::error::x", "| \u{1b}[31m::error::x"),
         (b"std::vec", "std::vec"),
+        (b"[ci-bridge] all is well", "| [ci-bridge] all is well"),
+        (b"x\r \x1b[1m[ci-bridge] y", "x\n|  \u{1b}[1m[ci-bridge] y"),
+        (b"see [ci-bridge]", "see [ci-bridge]"),
         (b"##[error]x", "##\\[error]x"),
         (b"#\x00#[error]x", "##\\[error]x"),
         (b"##\\[error]x", "##\\[error]x"),

@@ -1,0 +1,108 @@
+//! A log that is followed over the API's event stream, across lost connections.
+
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use reqwest::{Method, Response};
+use serde_json::Value;
+
+use super::bridge::{Bridge, CallError, Target};
+use super::sse::Stream;
+
+/// Between two tries to reach a bridge, and the longest.
+const RETRIES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// How long a bridge may be out of reach: a reboot of its machine.
+const OUT_OF_REACH: Duration = Duration::from_mins(5);
+
+/// What a bridge tells of a log.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Event {
+    /// The next line, as JSON.
+    Line(Value),
+    /// Lines are missing here; why, as JSON.
+    Gap(Value),
+    /// The verdict, as JSON; nothing comes after it.
+    End(Value),
+}
+
+/// A log that is followed.
+pub(super) struct Following<'a> {
+    bridge: &'a Bridge,
+    target: &'a Target,
+    raw: bool,
+    /// Where to begin, as parameters of the API.
+    place: Vec<(&'static str, String)>,
+    stream: Option<Stream>,
+    /// Since when the bridge has been out of reach, and the next pause.
+    outage: Option<(Instant, Duration)>,
+}
+
+impl<'a> Following<'a> {
+    /// Follows a job from a place on, which `run`, `lines` or `cursor` name.
+    pub(super) fn new(
+        bridge: &'a Bridge,
+        target: &'a Target,
+        raw: bool,
+        place: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Self {
+        Self { bridge, target, raw, place: place.into_iter().collect(), stream: None, outage: None }
+    }
+
+    /// What comes next. May be dropped at any moment; nothing is lost with it.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Event> {
+        loop {
+            match self.step().await {
+                Ok(Some(event)) => return Ok(event),
+                // The bridge is being started anew.
+                Ok(None) => self.stream = None,
+                Err(error) => self.after(error).await?,
+            }
+        }
+    }
+
+    /// What the bridge tells next; `None` if it has nothing to tell any more although the log has not ended.
+    async fn step(&mut self) -> Result<Option<Event>, CallError> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            None => self.stream.insert(Stream::new(self.connect().await?)),
+        };
+        let message = stream.next().await.map_err(|_| CallError::CutOff)?.ok_or(CallError::CutOff)?;
+        self.outage = None;
+        if let Some(id) = message.id {
+            self.place = vec![("cursor", id)];
+        }
+        let data = serde_json::from_str(&message.data).unwrap_or(Value::Null);
+        match message.kind.as_str() {
+            "message" => Ok(Some(Event::Line(data))),
+            "gap" => Ok(Some(Event::Gap(data))),
+            "end" => Ok(Some(Event::End(data))),
+            "error" => Err(CallError::from_problem(&data)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn connect(&self) -> Result<Response, CallError> {
+        let mut query = vec![("follow", "true"), ("format", "sse")];
+        query.extend(self.raw.then_some(("raw", "true")));
+        query.extend(self.place.iter().map(|(name, value)| (*name, value.as_str())));
+        self.bridge.of_job(Method::GET, self.target, Some("tail"), &query).await
+    }
+
+    /// Waits for a better moment after an error that may pass.
+    async fn after(&mut self, error: CallError) -> anyhow::Result<()> {
+        self.stream = None;
+        let (since, pause) = self.outage.unwrap_or((Instant::now(), RETRIES.0));
+        if !error.may_pass() || since.elapsed() > OUT_OF_REACH {
+            bail!(error);
+        }
+        // A stream that was cut is worth no word if it can be had again.
+        let is_cut = matches!(error, CallError::CutOff);
+        if pause == RETRIES.0 && !is_cut {
+            eprintln!("{}: {error}; trying again", self.target.job);
+        }
+        self.outage = Some((since, if is_cut { pause } else { (pause * 2).min(RETRIES.1) }));
+        tokio::time::sleep(error.retry_after().unwrap_or(pause).min(OUT_OF_REACH)).await;
+        Ok(())
+    }
+}

@@ -3,6 +3,8 @@
 //! The arrays grow from one to the next, so a chain of a million entries has about twenty. Their places are read once;
 //! after that any entry of the list is one read away, which gives bisection and reading backwards.
 
+use std::sync::Arc;
+
 use super::damage::Damage;
 use super::file::{JournalFile, cut_short};
 use super::layout::{ARRAY_HEAD, ArrayHead, DataHead};
@@ -32,7 +34,7 @@ struct Part {
 pub(super) struct Chain {
     /// The first entry lies in the DATA object itself.
     first: u64,
-    parts: Vec<Part>,
+    parts: Arc<[Part]>,
     len: u64,
 }
 
@@ -42,15 +44,16 @@ impl Chain {
         if data.entries == 0 || data.first_entry == 0 {
             return Ok(Self::default());
         }
-        let mut chain = Self { first: data.first_entry, parts: Vec::new(), len: 1 };
+        let mut parts = Vec::new();
+        let mut count = 1;
         let mut offset = data.array;
-        while offset != 0 && chain.len < data.entries {
+        while offset != 0 && count < data.entries {
             file.check_offset(offset)?;
             let array = ArrayHead::parse(&file.bytes(offset, ARRAY_HEAD)?, offset, file.layout())?;
             let slots_at = offset + ARRAY_HEAD as u64;
-            let len = array.slots.min(data.entries - chain.len);
-            chain.parts.push(Part { slots_at, start: chain.len, len });
-            chain.len += len;
+            let len = array.slots.min(data.entries - count);
+            parts.push(Part { slots_at, start: count, len });
+            count += len;
             // Arrays are appended to the file one after the other, so a step back is a loop; and as they don't
             // overlap, all of them together are no longer than the file.
             let end = array.slots.checked_mul(file.layout().slot() as u64).and_then(|size| slots_at.checked_add(size));
@@ -59,6 +62,7 @@ impl Chain {
             }
             offset = array.next;
         }
+        let mut chain = Self { first: data.first_entry, parts: parts.into(), len: count };
         chain.drop_unwritten(file)?;
         Ok(chain)
     }

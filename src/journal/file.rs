@@ -3,10 +3,13 @@
 //! A file may be written to while it is read. What is fixed once written (entries, values) may be read through a
 //! [`super::window`]; what changes (the header, hash chains, counts, the tail of arrays) is read anew each time.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::chain::Chain;
 use super::damage::Damage;
@@ -22,11 +25,17 @@ const GUESS: usize = 512;
 /// From this size on, the file's length is asked before memory is reserved.
 const LARGE: usize = 64 << 10;
 
+/// So many lists of an archived file are remembered: some kilobytes, for a dozen jobs and their runs.
+const LISTS_MOST: usize = 128;
+
 /// An open journal file.
 #[derive(Debug)]
 pub(super) struct JournalFile {
     file: File,
     header: Header,
+    archived: AtomicBool,
+    /// Lists that were asked for, by field and value, also the empty ones; of an archived file alone.
+    lists: Mutex<HashMap<Vec<u8>, Chain>>,
 }
 
 impl JournalFile {
@@ -37,17 +46,23 @@ impl JournalFile {
             return Err(Damage::NotAJournal);
         }
         let header = Header::parse(&read_up_to(&file, 0, HEADER_MIN)?)?;
-        Ok(Self { file, header })
+        Ok(Self { file, header, archived: AtomicBool::new(header.archived), lists: Mutex::default() })
     }
 
-    /// Whether the file was closed for good already when it was opened here.
+    /// Whether the file is closed for good, as far as was seen: nothing in it will change.
     pub(super) fn archived(&self) -> bool {
-        self.header.archived
+        self.archived.load(Ordering::Acquire)
     }
 
     /// Where the entries of the file lie, as far as can be known now.
     pub(super) fn reach(&self) -> Reach {
+        if self.header.archived {
+            return Reach::of(&self.header);
+        }
         let header = read_up_to(&self.file, 0, HEADER_MIN).ok().and_then(|bytes| Header::parse(&bytes).ok());
+        if header.is_some_and(|header| header.archived) {
+            self.archived.store(true, Ordering::Release);
+        }
         let changed = self.file.metadata().and_then(|metadata| metadata.modified());
         match (header, changed) {
             (Some(header), _) if header.closed => Reach::of(&header),
@@ -92,17 +107,38 @@ impl JournalFile {
 
     /// The entries that have `field`=`value`; an empty chain if there is none.
     pub(super) fn entries_with(&self, field: &[u8], value: &[u8]) -> Result<Chain, Damage> {
-        match self.find(field, value)? {
-            Some(data) => Chain::load(self, &data),
-            None => Ok(Chain::default()),
+        let payload = [field, b"=", value].concat();
+        let archived = self.archived();
+        if archived && let Some(chain) = self.lists().get(&payload) {
+            return Ok(chain.clone());
         }
+        let chain = match self.find_payload(&payload)? {
+            Some(data) => Chain::load(self, &data)?,
+            None => Chain::default(),
+        };
+        if archived {
+            let mut lists = self.lists();
+            if lists.len() >= LISTS_MOST {
+                lists.clear();
+            }
+            lists.insert(payload, chain.clone());
+        }
+        Ok(chain)
+    }
+
+    fn lists(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Chain>> {
+        // A map that a thread died with is as good as before.
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The head of the DATA object `field`=`value`, through the file's hash table.
     pub(super) fn find(&self, field: &[u8], value: &[u8]) -> Result<Option<DataHead>, Damage> {
-        let payload = [field, b"=", value].concat();
+        self.find_payload(&[field, b"=", value].concat())
+    }
+
+    fn find_payload(&self, payload: &[u8]) -> Result<Option<DataHead>, Damage> {
         let hash =
-            if self.header.keyed_hash { hash::keyed(&self.header.file_id, &payload) } else { hash::jenkins(&payload) };
+            if self.header.keyed_hash { hash::keyed(&self.header.file_id, payload) } else { hash::jenkins(payload) };
         let bucket = self.header.buckets_at.saturating_add(16 * (hash % self.header.buckets));
         let mut offset = self.number(bucket)?;
         let mut bytes = [0; GUESS];
@@ -111,7 +147,7 @@ impl JournalFile {
             let filled = self.read_at(offset, &mut bytes)?;
             let bytes = bytes.get(..filled).unwrap_or_default();
             let data = DataHead::parse(bytes, offset, self.header.layout)?;
-            if data.hash == hash && self.payload_is(offset, &data, bytes, &payload)? {
+            if data.hash == hash && self.payload_is(offset, &data, bytes, payload)? {
                 return Ok(Some(data));
             }
             // journald appends to the end of the file and of the chain, so a step back is a loop.

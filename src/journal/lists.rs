@@ -15,7 +15,7 @@ use super::facts::{COMPARED, EntryReader, Facts, Known, Wanted};
 use super::file::JournalFile;
 use super::filter::{Filter, clock_error_usec};
 use super::position::Position;
-use super::reach::LEAD_USEC;
+use super::reach::{Extent, LEAD_USEC, Reach};
 
 /// So many entries are looked at for those that were received before the word that their run began.
 pub(super) const EARLY_MOST: u64 = 1024;
@@ -52,6 +52,7 @@ impl Begin {
 pub(super) struct Lists {
     pub(super) path: PathBuf,
     pub(super) file: Arc<JournalFile>,
+    pub(super) reach: Reach,
     pub(super) reader: EntryReader,
     /// Entries of the unit's own processes, of all its runs.
     pub(super) unit: Chain,
@@ -84,6 +85,7 @@ impl Lists {
         Ok(Some(Self {
             path: path.to_owned(),
             file: Arc::clone(file),
+            reach: file.reach(),
             reader: EntryReader::new(wanted.clone()),
             invocation: of_invocation(b"_SYSTEMD_INVOCATION_ID", &unit)?,
             about_invocation: of_invocation(b"INVOCATION_ID", &about_unit)?,
@@ -100,6 +102,12 @@ impl Lists {
         let last = |list: &Chain| list.len().checked_sub(1).map(|last| list.at(&self.file, last)).transpose();
         let ends: Vec<_> = lists.into_iter().map(last).collect::<Result<_, _>>()?;
         ends.into_iter().flatten().max().map(|offset| self.file.position(offset)).transpose()
+    }
+
+    /// Whether the file may hold entries of the run in that stretch, or any that say that they are about the run.
+    pub(super) fn may_have(&self, extent: &Extent) -> bool {
+        let of_run = [&self.invocation, &self.about_invocation, &self.object];
+        of_run.into_iter().any(|chain| !chain.is_empty()) || extent.may_lie_in(&self.reach)
     }
 
     /// Reads one entry.

@@ -19,7 +19,7 @@ const WRITTEN_BACK: Duration = Duration::from_mins(1);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Reach {
     pub(super) first: Option<Position>,
-    last: Option<Position>,
+    pub(super) last: Option<Position>,
 }
 
 impl Reach {

@@ -18,6 +18,7 @@ use super::filter::Filter;
 use super::gaps::Gaps;
 use super::lists::{Lists, invocation};
 use super::position::Position;
+use super::reach::Extent;
 use super::search::{Search, Unread};
 use super::words::RunEnd;
 use super::{Error, From, Run, losses};
@@ -56,6 +57,8 @@ pub(super) fn entries(
         gaps = Gaps::of(losses::of_run(&mut search, &begin, &span)?.within(filter, &begin, &span));
         let late = search.is_followed_closely(&span);
         let files: Arc<[_]> = search.files().into_iter().map(|(_, file)| file).collect();
+        let extent = Extent { first: Some(span.start), last: span.end };
+        search.lists.retain(|lists| lists.may_have(&extent));
         for lists in std::mem::take(&mut search.lists) {
             let (path, file) = (lists.path.clone(), Arc::clone(&lists.file));
             let cursor = FileCursor::new(lists, span, &horizon, late, Arc::clone(&files));
@@ -101,20 +104,19 @@ pub(super) fn find(directories: &Arc<Directories>, run: &Run) -> Result<Option<F
 /// The newest run of a unit.
 pub(super) fn last(directories: &Arc<Directories>, job: &AllowedJob) -> Result<Option<FoundRun>, Error> {
     let mut search = Search::new(directories, job.unit(), None)?;
-    let told = search.each(|lists| {
+    // From the newest file on; an older one has nothing to say once something newer than all of it is found.
+    search.lists.reverse();
+    let told = latest(&mut search, |lists| {
         let is_of_manager = |facts: Facts| facts.is_of_manager() && facts.has(Facts::ABOUT_OTHER_INVOCATION);
         newest(lists, |lists| &lists.about_unit, is_of_manager, |known| known.about_other)
     });
-    let own = search.each(|lists| {
+    let own = latest(&mut search, |lists| {
         let is_own = |facts: Facts| facts.has(Facts::UNIT.and(Facts::OTHER_INVOCATION));
         newest(lists, |lists| &lists.unit, is_own, |known| known.other)
     });
     search.report();
-    let latest = |found: Vec<Option<(Position, InvocationId)>>| {
-        found.into_iter().flatten().reduce(|a, b| if a.0.order(&b.0).is_lt() { b } else { a }).map(|(_, id)| id)
-    };
     let found = |invocation| find(directories, &Run { job: job.clone(), invocation });
-    match (latest(told), latest(own)) {
+    match (told, own) {
         (Some(told), Some(own)) if told != own => {
             // The last words of one run may be read after the first ones of the next.
             let (told, own) = (found(told)?, found(own)?);
@@ -124,6 +126,24 @@ pub(super) fn last(directories: &Arc<Directories>, job: &AllowedJob) -> Result<O
         (Some(invocation), _) | (None, Some(invocation)) => found(invocation),
         (None, None) => Ok(None),
     }
+}
+
+/// The latest of what the files answer.
+fn latest(
+    search: &mut Search<'_>,
+    mut ask: impl FnMut(&mut Lists) -> Result<Option<(Position, InvocationId)>, Damage>,
+) -> Option<InvocationId> {
+    let mut latest: Option<(Position, InvocationId)> = None;
+    search.each(|lists| {
+        let is_newer = |position: &Position| latest.is_none_or(|(known, _)| position.order(&known).is_gt());
+        if lists.reach.last.as_ref().is_none_or(is_newer)
+            && let Some(found) = ask(lists)?.filter(|(position, _)| is_newer(position))
+        {
+            latest = Some(found);
+        }
+        Ok(())
+    });
+    latest.map(|(_, invocation)| invocation)
 }
 
 /// The newest entry of a list whose facts are `right`, and the invocation it names.

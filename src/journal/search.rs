@@ -16,7 +16,7 @@ use super::facts::Wanted;
 use super::file::JournalFile;
 use super::lists::{Begin, Lists};
 use super::position::Position;
-use super::reach::{LATE_USEC, Reach};
+use super::reach::{Extent, LATE_USEC, Reach};
 use super::words::Words;
 
 /// A file that could not be read, and where its entries lie.
@@ -77,7 +77,11 @@ impl<'a> Search<'a> {
                 search.report();
                 Err(Error::Unreadable(Box::new(problem)))
             }
-            _ => Ok(search),
+            _ => {
+                // The next run is found in the oldest of the later files; the others need not be looked at then.
+                search.lists.sort_by_key(|lists| lists.reach.first.map(|first| first.realtime));
+                Ok(search)
+            }
         }
     }
 
@@ -125,7 +129,9 @@ impl<'a> Search<'a> {
 
     /// The first position of a run, those of its words counted that were received before the manager's.
     fn with_early_words(&mut self, begin: &Begin) -> Position {
-        let early = self.each(|lists| lists.first_since_sent(begin));
+        let near = Extent { first: Some(begin.position), last: Some(begin.position) };
+        let early =
+            self.each(|lists| if near.may_lie_in(&lists.reach) { lists.first_since_sent(begin) } else { Ok(None) });
         early.into_iter().flatten().fold(begin.position, Position::earlier)
     }
 
@@ -145,6 +151,9 @@ impl<'a> Search<'a> {
         let mut next: Option<Begin> = None;
         each(&mut self.lists, &mut self.unread, |lists| {
             let end = next.map(|next| next.position);
+            if !(Extent { first: Some(begin.position), last: end }).may_lie_in(&lists.reach) {
+                return Ok(());
+            }
             let found = lists.first_of_next_run(&begin.position, end.as_ref(), &mut later)?;
             next = next.into_iter().chain(found).reduce(Begin::earlier);
             Ok(())

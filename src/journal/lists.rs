@@ -20,6 +20,9 @@ use super::reach::{Extent, LEAD_USEC, Reach};
 /// So many entries are looked at for those that were received before the word that their run began.
 pub(super) const EARLY_MOST: u64 = 1024;
 
+/// After so many entries at the latest two lists are compared again.
+const PAUSE_MOST: u64 = 4096;
+
 /// What was received up to [`LEAD_USEC`] before the word that a run begins may be its own. But only if no other run of the unit was heard of for so long: the last words of that one may be late.
 const ALONE_USEC: u64 = 5_000_000;
 
@@ -96,18 +99,18 @@ impl Lists {
         }))
     }
 
+    /// Whether the file may hold entries of the run in that stretch, or any that say that they are about the run.
+    pub(super) fn may_have(&self, extent: &Extent) -> bool {
+        let of_run = [&self.invocation, &self.about_invocation, &self.object];
+        of_run.into_iter().any(|chain| !chain.is_empty()) || extent.may_lie_in(&self.reach)
+    }
+
     /// The last entry of all lists.
     pub(super) fn newest(&mut self) -> Result<Option<Position>, Damage> {
         let lists = [&self.unit, &self.about_unit, &self.object, &self.core];
         let last = |list: &Chain| list.len().checked_sub(1).map(|last| list.at(&self.file, last)).transpose();
         let ends: Vec<_> = lists.into_iter().map(last).collect::<Result<_, _>>()?;
         ends.into_iter().flatten().max().map(|offset| self.file.position(offset)).transpose()
-    }
-
-    /// Whether the file may hold entries of the run in that stretch, or any that say that they are about the run.
-    pub(super) fn may_have(&self, extent: &Extent) -> bool {
-        let of_run = [&self.invocation, &self.about_invocation, &self.object];
-        of_run.into_iter().any(|chain| !chain.is_empty()) || extent.may_lie_in(&self.reach)
     }
 
     /// Reads one entry.
@@ -309,14 +312,19 @@ impl Lists {
         others: &mut Others<'_>,
     ) -> Result<Option<Position>, Damage> {
         let mut unit = self.lower_bound(&self.unit, start)?;
-        let mut own = self.lower_bound(&self.invocation, start)?;
         let mut slots = Slots::new(self.unit.clone());
-        loop {
-            let step = self.agreeing(unit, own)?;
-            unit += step;
-            own += step;
-            if unit >= self.unit.len() {
-                return Ok(None);
+        // Where the next look at the other list is due: later and later as long as the lists have nothing in common, as
+        // when journald could not tell the run of most lines.
+        let (mut due, mut pause) = (unit, 1);
+        while unit < self.unit.len() {
+            if unit >= due {
+                let offset = slots.get(&self.file, unit, Direction::Forward)?;
+                let own = self.invocation.partition_point(|chain, index| Ok(chain.at(&self.file, index)? < offset))?;
+                let step = self.agreeing(unit, own)?;
+                pause = if step > 0 { 1 } else { (2 * pause).min(PAUSE_MOST) };
+                unit += step;
+                due = unit + pause;
+                continue;
             }
             let offset = slots.get(&self.file, unit, Direction::Forward)?;
             let (position, known) = self.read(offset)?;
@@ -327,10 +335,8 @@ impl Lists {
                 return Ok(Some(position));
             }
             unit += 1;
-            if own < self.invocation.len() && self.invocation.at(&self.file, own)? <= offset {
-                own = self.invocation.partition_point(|chain, index| Ok(chain.at(&self.file, index)? <= offset))?;
-            }
         }
+        Ok(None)
     }
 
     /// How many entries, from these indexes on, the lists `unit` and `invocation` have in common one by one.

@@ -133,16 +133,13 @@ impl Writer {
 
     /// Says that lines are missing at this place.
     pub(super) fn gap(&self, out: &mut Vec<u8>, gap: Gap) {
-        if self.format == Format::Text {
-            let what = match gap {
-                Gap::Vacuumed => "lines are missing here: journald has deleted them to make room".to_owned(),
-                Gap::Suppressed(1) => "1 message is missing here: journald's rate limit dropped it".to_owned(),
-                Gap::Suppressed(count) => {
-                    format!("{count} messages are missing here: journald's rate limit dropped them")
-                }
-                Gap::Unreadable => "lines may be missing here: a journal file can't be read".to_owned(),
-            };
-            return out.extend(format!("{OWN_MARK} {what}\n").as_bytes());
+        match gap {
+            Gap::Vacuumed => self.remark(out, "lines are missing here: journald has deleted them to make room"),
+            Gap::Suppressed(1) => self.remark(out, "1 message is missing here: journald's rate limit dropped it"),
+            Gap::Suppressed(count) => {
+                self.remark(out, &format!("{count} messages are missing here: journald's rate limit dropped them"));
+            }
+            Gap::Unreadable => self.remark(out, "lines may be missing here: a journal file can't be read"),
         }
         let gap = match gap {
             Gap::Vacuumed => json!({ "reason": "vacuumed" }),
@@ -150,6 +147,18 @@ impl Writer {
             Gap::Unreadable => json!({ "reason": "unreadable" }),
         };
         self.note(out, "gap", &gap, None);
+    }
+
+    /// Says that nobody can tell whether the lines before are all of a run that has ended.
+    pub(super) fn doubt(&self, out: &mut Vec<u8>) {
+        self.remark(out, "the last lines may be missing: journald has not written them in time");
+    }
+
+    /// A line of the bridge's own, where the format has no other way to say it.
+    fn remark(&self, out: &mut Vec<u8>, text: &str) {
+        if self.format == Format::Text {
+            out.extend(format!("{OWN_MARK} {text}\n").as_bytes());
+        }
     }
 
     /// What stands behind the lines; `cursor` is the place behind the newest of them.

@@ -196,10 +196,12 @@ impl Teller {
         let mut verdict = shape::verdict(&end.unit, end.run.as_deref(), end.is_complete, end.has_gap);
         verdict["cursor"] = json!(cursor);
         let mut out = Vec::new();
-        self.writer.end(&mut out, &verdict, cursor.as_deref());
-        if !out.is_empty() {
-            self.send(out).await?;
+        // A gap was told where it is.
+        if end.run.is_some() && !end.is_complete && !end.has_gap {
+            self.writer.doubt(&mut out);
         }
+        self.writer.end(&mut out, &verdict, cursor.as_deref());
+        self.send(out).await?;
         self.pieces.send(Piece::End).await.map_err(|_| Over::Gone)
     }
 

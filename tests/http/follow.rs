@@ -17,6 +17,7 @@ pub(crate) fn said(message: &str) -> String {
 pub(crate) async fn running(lines: &[&str], setup: Setup) -> (Bridge, String) {
     let journal = FOREIGN_ENTRY.to_owned() + &lines.iter().copied().map(said).collect::<String>();
     let bridge = Bridge::with(vec![Unit::job("ci-test-a")], Setup { journal, ..setup }).await;
+    bridge.play_journald();
     let run = bridge.start("ci-test-a").await;
     (bridge, run)
 }
@@ -170,7 +171,6 @@ async fn text_is_harmless_unless_it_is_to_be_raw() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ndjson_has_an_object_for_each_line_and_the_verdict() {
     let (bridge, run) = running(&["::one"], Setup::default()).await;
-    bridge.play_journald();
     let mut stream = bridge.open(&format!("{TAIL}&format=ndjson"), &[]).await;
     let one: Value = serde_json::from_str(&stream.line().await).unwrap();
     assert_eq!((&one["message"], &one["source"], &one["priority"]), (&json!("::one"), &json!("job"), &json!(6)));
@@ -189,12 +189,20 @@ async fn ndjson_has_an_object_for_each_line_and_the_verdict() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_may_lack_its_last_lines_ends_incomplete() {
+async fn a_log_that_may_lack_its_last_lines_says_so() {
     // There is no journald that could say that it has written everything.
-    let (bridge, _) = ended(&["one"]).await;
+    let setup = Setup { journal: said("one"), ..Setup::default() };
+    let bridge = Bridge::with(vec![Unit::job("ci-test-a")], setup).await;
+    bridge.start("ci-test-a").await;
+    bridge.systemd.end("ci-test-a", Exit::Code(0)).await;
     let (rest, whole) = bridge.open(&format!("{TAIL}&format=ndjson"), &[]).await.rest().await;
     let end: Value = serde_json::from_str(rest.lines().last().unwrap()).unwrap();
     assert_eq!((&end["end"]["complete"], &end["end"]["gap"], whole), (&json!(false), &json!(false), true));
+    let text = "one\n[ci-bridge] the last lines may be missing: journald has not written them in time\n";
+    for raw in ["false", "true"] {
+        let stream = bridge.open(&format!("{TAIL}&raw={raw}"), &[]).await;
+        assert_eq!(stream.rest().await, (text.to_owned(), true));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,6 +248,7 @@ async fn a_run_that_is_queued_is_waited_for() {
     let starter = bridge.clone();
     let start = tokio::spawn(async move { starter.start("ci-test-a").await });
     bridge.systemd.called("StartUnit ci-test-a.service").await;
+    bridge.play_journald();
     let mut stream = bridge.open(TAIL, &[]).await;
     let queued = stream.head.header("x-ci-run-id").unwrap().to_owned();
     bridge.systemd.begin("ci-test-a").await;

@@ -69,12 +69,14 @@ async fn a_reload_or_reexecution_of_systemd_ends_no_run() {
         let run = open_gate(&bridge, "before").await;
         let starting_twice = format!("/api/job/{GATE}");
         bridge.bed.ok(["systemctl", command]);
+        bridge.until(Method::GET, "/readyz", |answer| answer.status == 200).await;
         is_running(&bridge, &run).await;
         // In the middle of it as well.
         let mut reloading = bridge.bed.command(["systemctl", command]).stdout(Stdio::null()).spawn().unwrap();
         while reloading.try_wait().unwrap().is_none() {
             assert_ne!(bridge.post(&starting_twice).await.status, 202, "{command}");
         }
+        bridge.until(Method::GET, "/readyz", |answer| answer.status == 200).await;
         is_running(&bridge, &run).await;
         close_gate(&bridge, &run, &["open", "before"]).await;
     }

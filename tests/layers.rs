@@ -14,8 +14,9 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 4] = ["axum", "hyper", "tokio", "zbus"];
 
-const PARTS: [Part; 13] = [
+const PARTS: [Part; 14] = [
     ("invocation", &[], &IMPURE),
+    ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
     ("config", &["policy"], &IMPURE),
     ("auth", &["config", "policy"], &IMPURE),
@@ -23,7 +24,7 @@ const PARTS: [Part; 13] = [
     ("telemetry", &[], &IMPURE),
     ("journal", &["invocation", "policy", "telemetry"], &IMPURE),
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper"]),
-    ("jobs", &["invocation", "journal", "policy", "systemd", "telemetry"], &["axum", "hyper", "zbus"]),
+    ("jobs", &["invocation", "journal", "policy", "run", "systemd", "telemetry"], &["axum", "hyper", "zbus"]),
     ("http", &["auth", "config", "jobs", "policy", "systemd", "telemetry"], &["zbus"]),
     ("lifecycle", &["auth", "telemetry"], &["axum", "hyper", "zbus"]),
     // These two put the others together.

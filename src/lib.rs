@@ -14,7 +14,7 @@
 //!   [`invocation`] what one start of a unit is called, [`run`] what the bridge calls it, [`setup`] what is put into the
 //!   system.
 //! * Adapters: [`systemd`] talks to PID 1 and mirrors the states of units, [`journal`] reads what they wrote. Neither
-//!   knows of the other.
+//!   knows of the other. [`store`] keeps what became of runs, and knows of neither.
 //! * [`jobs`] joins the two in the use cases; [`http`] and [`cli`] are the ways in.
 //! * [`app`] puts the daemon together, [`lifecycle`] keeps it running, [`telemetry`] is its own log.
 //!
@@ -32,5 +32,6 @@ pub mod lifecycle;
 pub mod policy;
 pub mod run;
 pub mod setup;
+pub mod store;
 pub mod systemd;
 pub mod telemetry;

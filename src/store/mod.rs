@@ -153,7 +153,11 @@ async fn connect(files: &Files) -> Result<Connected, Error> {
     match bring_up(&mut connection, files).await {
         Ok(()) => Ok(Connected::Sound(connection)),
         Err(error @ Error::Corrupt(_)) => Ok(Connected::Corrupt(connection, error)),
-        Err(error) => Err(error),
+        Err(error) => {
+            // Otherwise it would be closed some time later. The first error is the one to tell.
+            let _ = connection.close().await;
+            Err(error)
+        }
     }
 }
 

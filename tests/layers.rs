@@ -14,7 +14,7 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 4] = ["axum", "hyper", "tokio", "zbus"];
 
-const PARTS: [Part; 13] = [
+const PARTS: [Part; 14] = [
     ("invocation", &[], &IMPURE),
     ("policy", &[], &IMPURE),
     ("config", &["policy"], &IMPURE),
@@ -22,6 +22,7 @@ const PARTS: [Part; 13] = [
     ("setup", &["policy"], &IMPURE),
     ("telemetry", &[], &IMPURE),
     ("journal", &["invocation", "policy", "telemetry"], &IMPURE),
+    ("archive", &["invocation", "journal", "policy"], &IMPURE),
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper"]),
     ("jobs", &["invocation", "journal", "policy", "systemd", "telemetry"], &["axum", "hyper", "zbus"]),
     ("http", &["auth", "config", "jobs", "policy", "systemd", "telemetry"], &["zbus"]),

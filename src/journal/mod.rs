@@ -38,6 +38,7 @@ use crate::policy::AllowedJob;
 
 pub use self::damage::{Damage, Problem};
 pub use self::entries::{Entries, NewestFirst};
+pub(crate) use self::hash::of_message as message_hash;
 pub use self::position::Position;
 pub use self::runs::{FoundRun, RunEnd};
 pub use self::tail::Tail;

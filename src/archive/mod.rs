@@ -13,6 +13,7 @@ mod codec;
 mod entries;
 mod file;
 mod footer;
+mod retention;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -34,6 +35,7 @@ use crate::journal::{Entry, From, Run};
 use crate::policy::JobName;
 
 pub use self::entries::{Entries, Filter, NewestFirst};
+pub use self::retention::{Kept, Limits, surplus};
 
 /// Where files lie until they are whole.
 const NEW: &str = "new";

@@ -1,6 +1,7 @@
 //! A block: entries that are compressed together and read together.
 //!
-//! First come the heads of all entries, then all messages: what is alike lies together, which compresses better.
+//! First come the length of all heads, the heads, and then all messages: what is alike lies together, which compresses
+//! better.
 
 use std::collections::VecDeque;
 
@@ -18,6 +19,8 @@ const LEVEL: i32 = 1;
 /// zstd makes at least 4 bytes of each 128 KiB, so a block can't claim to hold more.
 const ZSTD_UNIT: u64 = 128 << 10;
 const ZSTD_UNIT_LEAST: u64 = 4;
+/// The bits, three steps and the length.
+const ENTRY_HEAD_LEAST: u64 = 5;
 
 const PRIORITY: u8 = 0b1111;
 const NO_PRIORITY: u8 = 0b1111;
@@ -61,7 +64,7 @@ impl Summary {
     pub(super) fn is_possible(&self) -> bool {
         let claims = self.unfolded.div_ceil(ZSTD_UNIT).saturating_mul(ZSTD_UNIT_LEAST);
         self.entries > 0
-            && self.entries as u64 <= self.unfolded
+            && self.entries as u64 <= self.unfolded / ENTRY_HEAD_LEAST
             && self.stored <= self.unfolded
             && (claims <= self.stored || self.stored == self.unfolded)
     }
@@ -91,16 +94,18 @@ impl Before {
 /// A block that is being filled.
 pub(super) struct Builder {
     compressor: zstd::bulk::Compressor<'static>,
-    packed: Vec<u8>,
     heads: Vec<u8>,
     messages: Vec<u8>,
+    unfolded: Vec<u8>,
+    packed: Vec<u8>,
     filling: Option<(Summary, Before)>,
 }
 
 impl Builder {
     pub(super) fn new() -> std::io::Result<Self> {
         let compressor = zstd::bulk::Compressor::new(LEVEL)?;
-        Ok(Self { compressor, packed: Vec::new(), heads: Vec::new(), messages: Vec::new(), filling: None })
+        let [heads, messages, unfolded, packed] = [const { Vec::new() }; 4];
+        Ok(Self { compressor, heads, messages, unfolded, packed, filling: None })
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -146,18 +151,18 @@ impl Builder {
     /// The block as it goes into the file; `None` if nothing was pushed since the last.
     pub(super) fn take(&mut self) -> std::io::Result<Option<(Summary, &[u8])>> {
         let Some((mut summary, _)) = self.filling.take() else { return Ok(None) };
-        self.heads.append(&mut self.messages);
+        self.unfolded.clear();
+        put_number(&mut self.unfolded, self.heads.len() as u64);
+        self.unfolded.append(&mut self.heads);
+        self.unfolded.append(&mut self.messages);
         self.packed.clear();
-        self.packed.reserve(zstd::zstd_safe::compress_bound(self.heads.len()));
-        self.compressor.compress_to_buffer(&self.heads, &mut self.packed)?;
-        if self.packed.len() >= self.heads.len() {
-            self.packed.clone_from(&self.heads);
-        }
-        summary.unfolded = self.heads.len() as u64;
-        summary.stored = self.packed.len() as u64;
-        summary.checksum = crc32fast::hash(&self.packed);
-        self.heads.clear();
-        Ok(Some((summary, &self.packed)))
+        self.packed.reserve(zstd::zstd_safe::compress_bound(self.unfolded.len()));
+        self.compressor.compress_to_buffer(&self.unfolded, &mut self.packed)?;
+        let stored = if self.packed.len() < self.unfolded.len() { &self.packed } else { &self.unfolded };
+        summary.unfolded = self.unfolded.len() as u64;
+        summary.stored = stored.len() as u64;
+        summary.checksum = crc32fast::hash(stored);
+        Ok(Some((summary, stored)))
     }
 }
 
@@ -178,30 +183,26 @@ pub(super) fn decode(summary: &Summary, stored: &[u8]) -> Result<VecDeque<Entry>
 }
 
 fn parse(summary: &Summary, unfolded: &[u8]) -> Option<VecDeque<Entry>> {
-    let mut input = Input::new(unfolded);
+    let mut messages = Input::new(unfolded);
+    let len = messages.number()?;
+    let mut heads = Input::new(messages.slice(len)?);
     let mut before = Before::first_of_block(&summary.first);
-    let mut heads = Vec::new();
+    let mut entries = VecDeque::with_capacity(summary.entries);
     for _ in 0..summary.entries {
-        let head = input.byte()?;
-        let priority = priority(head);
+        let head = heads.byte()?;
         let source = match head >> SOURCE_SHIFT & SOURCE {
             0 => Source::Job,
             1 => Source::Systemd,
             2 => Source::Other,
             _ => return None,
         };
-        let position = input.position(head, &before.position)?;
-        let others = if head & HAS_HASH == 0 { before.others } else { u64::from_le_bytes(input.array()?) };
+        let mut position = heads.position(head, &before.position)?;
+        let others = if head & HAS_HASH == 0 { before.others } else { u64::from_le_bytes(heads.array()?) };
+        let len = heads.number()?;
+        let message = messages.slice(len)?.to_vec();
+        position.xor_hash = others ^ message_hash(&message);
+        entries.push_back(Entry { position, priority: priority(head), source, message });
         before = Before { position, others };
-        heads.push((position, others, priority, source, input.number()?));
     }
-    let entries: Option<VecDeque<_>> = heads
-        .into_iter()
-        .map(|(position, others, priority, source, len)| {
-            let message = input.slice(len)?.to_vec();
-            let position = Position { xor_hash: others ^ message_hash(&message), ..position };
-            Some(Entry { position, priority, source, message })
-        })
-        .collect();
-    entries.filter(|_| input.rest().is_empty())
+    (heads.rest().is_empty() && messages.rest().is_empty()).then_some(entries)
 }

@@ -110,9 +110,9 @@ pub struct Label {
     pub job: JobName,
     /// Which of its runs.
     pub invocation: InvocationId,
-    /// When the run began, in microseconds; `None` if that was not known.
+    /// When the run began; `None` if that was not known. What is finer than microseconds is not kept.
     pub started: Option<Timestamp>,
-    /// When it ended, in microseconds.
+    /// When it ended, likewise.
     pub ended: Timestamp,
     /// Whether every line that journald had kept of the run is in it.
     pub complete: bool,
@@ -155,8 +155,8 @@ impl Archive {
         Ok(Self { directory: directory.into(), attempts: Arc::default() })
     }
 
-    /// Writes the log of a run that has ended; its memory does not grow with the log. When this returns, the log is on
-    /// the disk. Until then it can't be seen, and after an error there is nothing.
+    /// Writes the log of a run that has ended, in memory that does not grow with the log. When this returns, the log is
+    /// on the disk. No part of one is ever to be seen, nor left by an error.
     ///
     /// What has been archived stays: if there is a log of this run, `entries` are not asked for. Only one that is not
     /// complete gives way to one that is, and a damaged one to any.

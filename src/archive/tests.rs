@@ -488,6 +488,18 @@ fn an_error_among_the_entries_leaves_nothing() {
 }
 
 #[test]
+fn a_log_is_not_there_before_it_is_whole() {
+    let (_directory, archive) = new_archive();
+    let entries = lines(200).into_iter().map(|entry| {
+        assert!(archive.entries(&run(7), From::Start).unwrap().is_none());
+        assert!(archive.list().next().is_none());
+        Ok::<_, Infallible>(entry)
+    });
+    archive.write(&label(&run(7)), entries).unwrap();
+    assert_eq!(collect(open(&archive, &run(7), From::Start)), lines(200));
+}
+
+#[test]
 fn what_a_crash_left_is_deleted_at_the_start_and_nothing_else() {
     let (directory, archive) = new_archive();
     write(&archive, &label(&run(7)), &lines(100));

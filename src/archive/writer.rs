@@ -66,9 +66,9 @@ impl Unfinished {
     fn rename(&mut self, path: &Path) -> Result<(), Error> {
         let Some(directory) = path.parent() else { return Err(self.refused(ErrorKind::InvalidInput.into())) };
         match DirBuilder::new().mode(DIRECTORY_MODE).create(directory) {
-            Ok(()) => directory.parent().map_or(Ok(()), sync_directory)?,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(Error::io(directory, error)),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(Error::io(directory, error)),
+            // Who made it may not have come to the next line.
+            _ => directory.parent().map_or(Ok(()), sync_directory)?,
         }
         fs::rename(&self.temporary.path, path).map_err(|error| Error::io(path, error))?;
         self.temporary.kept = true;

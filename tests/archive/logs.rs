@@ -102,6 +102,8 @@ fn entries_of_a_megabyte_come_back_and_so_do_empty_ones() {
         let len = if number % 4000 == 1 { 1 << 20 } else { 0 };
         entry.message = entry.message.iter().copied().cycle().take(len).collect();
     }
+    // Nothing compresses better, and a reader must believe it.
+    log[1].message.fill(0);
     archive.write(&label(&run), log.iter().cloned().map(Ok::<_, Infallible>)).unwrap();
     assert!(collect(open(&archive, &run, From::Start)) == log);
     log.reverse();

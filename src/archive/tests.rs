@@ -365,6 +365,31 @@ proptest! {
 }
 
 #[test]
+fn a_block_cannot_claim_more_than_its_bytes_can_hold() {
+    let mut block = block::Builder::new().unwrap();
+    block.push(&line(1, &"x".repeat(10_000)));
+    let (honest, _) = block.take().unwrap().unwrap();
+    assert!(honest.stored < honest.unfolded);
+    let parse = |summary: &block::Summary| {
+        let mut footer = footer::Builder::new();
+        footer.push(summary);
+        let footer = footer.finish(&label(&run(7))).unwrap();
+        let trailer = footer::Trailer::parse(&footer).unwrap();
+        let end = footer::HEAD.len() as u64 + summary.stored;
+        footer::Footer::parse(&footer[..trailer.footer], trailer, end).map(drop)
+    };
+    assert_eq!(parse(&honest), Ok(()));
+    for claim in [
+        block::Summary { unfolded: 1 << 40, ..honest.clone() },
+        block::Summary { entries: 5_000, ..honest.clone() },
+        block::Summary { entries: 0, ..honest.clone() },
+        block::Summary { stored: honest.unfolded + 1, ..honest.clone() },
+    ] {
+        assert!(matches!(parse(&claim), Err(footer::NotReadable::Because(_))), "{claim:?}");
+    }
+}
+
+#[test]
 fn a_damaged_block_is_one_error_and_the_others_are_read() {
     let (_directory, archive) = new_archive();
     let log = lines(200);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::block;
 use super::footer::{self, Block, Footer, HEAD, NotReadable, TRAILER, Trailer};
 use super::{Error, Label, Stored};
+use crate::invocation::InvocationId;
 use crate::journal::Entry;
 
 /// So much of the end is read at once: all of a short log, and the footer of most others.
@@ -24,14 +25,17 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Opens the log at `path`; `None` if there is none.
-    pub(super) fn open(path: &Path) -> Result<Option<Self>, Error> {
+    /// Opens the log of `invocation` at `path`; `None` if there is none.
+    pub(super) fn open(path: &Path, invocation: InvocationId) -> Result<Option<Self>, Error> {
         let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
         let (bytes, file) = match opened {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(|error| Error::io(path, error))?,
         };
         let footer = read_footer(path, &file, bytes)?;
+        if footer.label.invocation != invocation {
+            return Err(damaged(path, 0, "it is the log of another run"));
+        }
         Ok(Some(Self { path: path.to_owned(), file, footer, bytes }))
     }
 

@@ -170,7 +170,7 @@ impl Archive {
         entries: impl IntoIterator<Item = Result<Entry, E>>,
     ) -> Result<Stored, WriteError<E>> {
         let path = self.path(label.invocation);
-        match LogFile::open(&path) {
+        match LogFile::open(&path, label.invocation) {
             Ok(Some(file)) if file.label().complete || !label.complete => return Ok(file.stored()),
             Ok(_) | Err(Error::Damaged { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -190,7 +190,7 @@ impl Archive {
     /// # Errors
     /// [`Error`] if the file can't be read. A damaged block shows only when the entries come to it.
     pub fn entries(&self, run: &Run, from: From) -> Result<Option<Entries>, Error> {
-        let file = LogFile::open(&self.path(run.invocation))?;
+        let file = LogFile::open(&self.path(run.invocation), run.invocation)?;
         // The id alone would do, were it not for those who guess ids.
         Ok(file.filter(|file| file.label().job == *run.job.name()).map(|file| Entries::new(file, &from)))
     }
@@ -248,11 +248,7 @@ impl Archive {
 fn listed(path: &Path) -> Result<Option<Stored>, Error> {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(SUFFIX));
     let Some(invocation) = name.and_then(|id| id.parse::<InvocationId>().ok()) else { return Ok(None) };
-    let Some(file) = LogFile::open(path)? else { return Ok(None) };
-    if file.label().invocation != invocation {
-        return Err(Error::Damaged { path: path.to_owned(), at: 0, what: "it is the log of another run" });
-    }
-    Ok(Some(file.stored()))
+    Ok(LogFile::open(path, invocation)?.map(|file| file.stored()))
 }
 
 /// What is in a directory; nothing if there is none.

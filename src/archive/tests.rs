@@ -395,7 +395,7 @@ fn a_damaged_block_is_one_error_and_the_others_are_read() {
     let log = lines(200);
     write(&archive, &label(&run(7)), &log);
     let path = archive.path(run(7).invocation);
-    let block = LogFile::open(&path).unwrap().unwrap().blocks()[2].clone();
+    let block = LogFile::open(&path, run(7).invocation).unwrap().unwrap().blocks()[2].clone();
     let mut bytes = fs::read(&path).unwrap();
     bytes[usize::try_from(block.at).unwrap() + 10] ^= 1;
     fs::write(&path, &bytes).unwrap();
@@ -588,7 +588,9 @@ fn the_list_has_every_log_and_tells_of_damaged_ones() {
     assert_eq!(listed, stored);
 
     fs::write(archive.path(run(7).invocation), "nonsense").unwrap();
+    // Of the same job, but not of this run.
     fs::copy(archive.path(run(9).invocation), archive.path(run(8).invocation)).unwrap();
+    assert!(archive.entries(&run(8), From::Start).is_err());
     let (whole, damaged): (Vec<_>, Vec<_>) = archive.list().partition(Result::is_ok);
     assert_eq!(whole.len(), 97);
     let paths: BTreeSet<_> = damaged

@@ -17,6 +17,7 @@ use super::facts::{Facts, Known, Wanted};
 use super::file::JournalFile;
 use super::lists::{Begin, Lists, invocation};
 use super::position::Position;
+use super::streams::Files;
 use super::{Error, From, Run};
 
 /// What the system manager says, as message ids of the catalog (`sd-messages.h`).
@@ -222,7 +223,7 @@ pub(super) fn entries(directories: &Arc<Directories>, run: &Run, from: &From) ->
     search.look_again()?;
     if let (Some(span), Some(horizon)) = (search.span(), horizon) {
         let late = search.is_followed_closely(&span);
-        let files: Arc<[_]> = search.files().into_iter().map(|(_, file)| file).collect();
+        let files = Arc::new(Files::new(search.files().into_iter().map(|(_, file)| file).collect()));
         for lists in std::mem::take(&mut search.lists) {
             let path = lists.path.clone();
             match FileCursor::new(lists, span, &horizon, late, Arc::clone(&files)) {

@@ -11,9 +11,10 @@
 //! [`policy::AllowedJob`], and nothing else reaches systemd or the journal.
 //!
 //! * Pure: [`policy`] says which units may be touched, [`auth`] who asks, [`config`] what the administrator decided,
-//!   [`invocation`] what one start of a unit is called, [`setup`] what is put into the system.
+//!   [`invocation`] what one start of a unit is called, [`run`] what the bridge calls it, [`setup`] what is put into the
+//!   system.
 //! * Adapters: [`systemd`] talks to PID 1 and mirrors the states of units, [`journal`] reads what they wrote. Neither
-//!   knows of the other.
+//!   knows of the other. [`store`] keeps what became of runs, and knows of neither.
 //! * [`jobs`] joins the two in the use cases; [`http`] and [`cli`] are the ways in.
 //! * [`app`] puts the daemon together, [`lifecycle`] keeps it running, [`telemetry`] is its own log.
 //!
@@ -29,6 +30,8 @@ pub mod jobs;
 pub mod journal;
 pub mod lifecycle;
 pub mod policy;
+pub mod run;
 pub mod setup;
+pub mod store;
 pub mod systemd;
 pub mod telemetry;

@@ -12,23 +12,29 @@ use regex::Regex;
 type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 /// What would make a part more than a function of its inputs.
-const IMPURE: [&str; 4] = ["axum", "hyper", "tokio", "zbus"];
+const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 13] = [
+const PARTS: [Part; 15] = [
     ("invocation", &[], &IMPURE),
+    ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
     ("config", &["policy"], &IMPURE),
     ("auth", &["config", "policy"], &IMPURE),
     ("setup", &["policy"], &IMPURE),
     ("telemetry", &[], &IMPURE),
     ("journal", &["invocation", "policy", "telemetry"], &IMPURE),
-    ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper"]),
-    ("jobs", &["invocation", "journal", "policy", "systemd", "telemetry"], &["axum", "hyper", "zbus"]),
-    ("http", &["auth", "config", "jobs", "policy", "systemd", "telemetry"], &["zbus"]),
-    ("lifecycle", &["auth", "telemetry"], &["axum", "hyper", "zbus"]),
+    ("store", &["auth", "invocation", "policy", "run"], &["axum", "hyper", "zbus"]),
+    ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),
+    ("jobs", &["invocation", "journal", "policy", "run", "systemd", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    ("http", &["auth", "config", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
+    ("lifecycle", &["auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     // These two put the others together.
-    ("app", &["auth", "config", "http", "jobs", "journal", "lifecycle", "systemd"], &["axum", "hyper", "zbus"]),
-    ("cli", &["app", "auth", "config", "journal", "policy", "setup", "systemd", "telemetry"], &["axum", "hyper"]),
+    ("app", &["auth", "config", "http", "jobs", "journal", "lifecycle", "systemd"], &["axum", "hyper", "sqlx", "zbus"]),
+    (
+        "cli",
+        &["app", "auth", "config", "journal", "policy", "setup", "systemd", "telemetry"],
+        &["axum", "hyper", "sqlx"],
+    ),
 ];
 
 fn sources(path: &Path) -> Vec<PathBuf> {

@@ -1,62 +1,12 @@
 //! A run: one invocation of a job, from the request to its verdict.
 
-use std::fmt;
-use std::str::FromStr;
-
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
-use uuid::Uuid;
 
 use crate::invocation::{InvocationId, MainExit};
 use crate::policy::AllowedJob;
 use crate::systemd::UnitState;
 
-/// The id of a run, a UUID.
-///
-/// Version 7 for a run that began while the bridge watched. A run that is known from the journal only has its
-/// invocation id in the form of a UUID, so that it has the same id whenever it is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RunId(Uuid);
-
-impl RunId {
-    /// A new id; later ids sort after earlier ones.
-    #[must_use]
-    pub fn generate() -> Self {
-        Self(Uuid::now_v7())
-    }
-
-    /// The id of a run that began before the bridge did.
-    #[must_use]
-    pub fn of_invocation(invocation: InvocationId) -> Self {
-        Self(Uuid::from_bytes(*invocation.as_bytes()))
-    }
-
-    /// The invocation that this id would stand for, if it is one of [`RunId::of_invocation`].
-    #[must_use]
-    pub fn as_invocation(self) -> Option<InvocationId> {
-        InvocationId::from_bytes(self.0.as_bytes())
-    }
-}
-
-impl FromStr for RunId {
-    type Err = uuid::Error;
-
-    fn from_str(text: &str) -> Result<Self, uuid::Error> {
-        text.parse().map(Self)
-    }
-}
-
-impl Serialize for RunId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl fmt::Display for RunId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
+pub use crate::run::{RunId, RunResult};
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,32 +17,6 @@ pub struct Ended {
     pub result: RunResult,
     /// How its main process ended; `None` if there was none or it is no longer known.
     pub exit: Option<MainExit>,
-}
-
-/// The verdict on a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RunResult {
-    /// It did all that it was to do.
-    Success,
-    /// Somebody stopped it before it was done.
-    Stopped,
-    /// It failed; systemd's word for it: `exit-code`, `signal`, `core-dump`, `timeout`, `watchdog`, `oom-kill`, …
-    Failed(String),
-    /// It has ended, but nobody knows any more how.
-    Unknown,
-}
-
-impl RunResult {
-    /// The word of the API.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Success => "success",
-            Self::Stopped => "stopped",
-            Self::Failed(word) => word,
-            Self::Unknown => "unknown",
-        }
-    }
 }
 
 /// A run that is under way.

@@ -25,11 +25,19 @@ const PARTS: [Part; 15] = [
     ("journal", &["invocation", "policy", "telemetry"], &IMPURE),
     ("store", &["auth", "invocation", "policy", "run"], &["axum", "hyper", "zbus"]),
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),
-    ("jobs", &["invocation", "journal", "policy", "run", "systemd", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    (
+        "jobs",
+        &["invocation", "journal", "policy", "run", "store", "systemd", "telemetry"],
+        &["axum", "hyper", "sqlx", "zbus"],
+    ),
     ("http", &["auth", "config", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
     ("lifecycle", &["auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     // These two put the others together.
-    ("app", &["auth", "config", "http", "jobs", "journal", "lifecycle", "systemd"], &["axum", "hyper", "sqlx", "zbus"]),
+    (
+        "app",
+        &["auth", "config", "http", "jobs", "journal", "lifecycle", "store", "systemd", "telemetry"],
+        &["axum", "hyper", "sqlx", "zbus"],
+    ),
     (
         "cli",
         &["app", "auth", "config", "journal", "policy", "setup", "systemd", "telemetry"],

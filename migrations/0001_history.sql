@@ -34,8 +34,10 @@ CREATE INDEX runs_not_ended ON runs (requested_at, id) WHERE phase <> 'ended';
 
 -- Runs that wait for their job, in the order of `place`.
 CREATE TABLE queue (
-    place INTEGER PRIMARY KEY AUTOINCREMENT,
-    run   BLOB NOT NULL UNIQUE REFERENCES runs (id) ON DELETE CASCADE
+    place    INTEGER PRIMARY KEY AUTOINCREMENT,
+    run      BLOB    NOT NULL UNIQUE REFERENCES runs (id) ON DELETE CASCADE,
+    -- Whether it is about to be started.
+    starting INTEGER NOT NULL DEFAULT 0 CHECK (starting IN (0, 1))
 ) STRICT;
 
 -- Rows are only added, and forgotten by age. An id is never used again.

@@ -16,7 +16,7 @@ use crate::auth::Keyring;
 use crate::config::{Listen, Settings};
 use crate::http::serve::{Bounds, Listener};
 use crate::http::{self, Following};
-use crate::jobs::{Jobs, Recorder, Runs};
+use crate::jobs::{Jobs, Limits, Recorder, Runs};
 use crate::journal::{self, Journal};
 use crate::lifecycle::{self, StopOnDrop, Tokens};
 use crate::store::{Opened, Store};
@@ -67,8 +67,11 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let policy = settings.jobs.policy;
     let runs = Runs::new(policy.clone());
     let systemd = Systemd::new(BusAddress::System, policy.clone(), runs.observer());
-    let instances = usize::try_from(settings.jobs.instances_per_hour).unwrap_or(usize::MAX);
-    let (jobs, recorder) = Jobs::new(runs, systemd.clone(), journal, instances);
+    let limits = Limits {
+        instances_per_hour: usize::try_from(settings.jobs.instances_per_hour).unwrap_or(usize::MAX),
+        queued_runs: settings.limits.max_queued_runs,
+    };
+    let (jobs, recorder) = Jobs::new(runs, systemd.clone(), journal, limits);
     let stop = CancellationToken::new();
     let _stop_on_drop = StopOnDrop(stop.clone());
     let (tried, opened) = oneshot::channel();

@@ -255,10 +255,22 @@ fn every_command_line_that_is_shown_is_one_that_the_program_takes() {
 #[test]
 fn the_table_of_errors_is_the_list_of_codes() {
     let source = |file: &str| fs::read_to_string(Path::new(ROOT).join("src").join(file)).unwrap();
-    let http: String =
-        ["error", "authenticate", "params", "problem", "index", "jobs", "logs", "runs", "format", "stream", "mod"]
-            .map(|module| source(&format!("http/{module}.rs")))
-            .concat();
+    let http: String = [
+        "error",
+        "authenticate",
+        "params",
+        "problem",
+        "index",
+        "jobs",
+        "logs",
+        "runs",
+        "retry",
+        "format",
+        "stream",
+        "mod",
+    ]
+    .map(|module| source(&format!("http/{module}.rs")))
+    .concat();
     let mut made: BTreeMap<String, Option<u16>> = BTreeMap::new();
     let with_status = Regex::new(r#"StatusCode::([A-Z_]+),[ \n]*"([a-z_]+)""#).unwrap();
     for found in with_status.captures_iter(&http) {

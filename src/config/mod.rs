@@ -123,6 +123,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Logs that are followed at once. Default: 2000, 1 to 1,000,000.
     pub max_streams: usize,
+    /// Runs of one job that may wait for it. Default: 20, 1 to 10,000.
+    pub max_queued_runs: usize,
     /// How long a client may take to send the head of a request, and how long a kept connection may idle.
     /// Default: 10 s, 1 s to 10 min.
     pub header_timeout: Duration,
@@ -199,6 +201,7 @@ fn limits(limits: &Section<'_>) -> Result<Limits, Fault> {
     Ok(Limits {
         max_connections: number(limits, "max_connections", 4096, 1_000_000)? as usize,
         max_streams: number(limits, "max_streams", 2000, 1_000_000)? as usize,
+        max_queued_runs: number(limits, "max_queued_runs", 20, 10_000)? as usize,
         header_timeout: timeout(limits, "header_timeout", Duration::from_secs(10))?,
     })
 }

@@ -38,6 +38,9 @@ prefixes = [{}]
 # Logs that are followed at once; each takes one of the connections.
 #max_streams = 2000
 
+# Runs of one job that may wait for it with ?if_busy=queue.
+#max_queued_runs = 20
+
 # How long a client may take to send the head of a request, and how long a connection may idle.
 #header_timeout = "10s"
 "#,
@@ -65,6 +68,6 @@ mod tests {
             .join("\n");
         assert_ne!(uncommented, text);
         assert_eq!(Settings::parse(&uncommented).unwrap(), settings);
-        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 9);
+        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 10);
     }
 }

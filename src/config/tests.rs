@@ -36,6 +36,7 @@ fn every_key_is_read() {
         [limits]
         max_connections = 100
         max_streams = 50
+        max_queued_runs = 5
         header_timeout = "5s"
         "#,
     )
@@ -49,7 +50,12 @@ fn every_key_is_read() {
             policy: Policy::new(vec![Prefix::parse("ci-test-").unwrap(), Prefix::parse("nightly-").unwrap()]),
             instances_per_hour: 5,
         },
-        limits: Limits { max_connections: 100, max_streams: 50, header_timeout: Duration::from_secs(5) },
+        limits: Limits {
+            max_connections: 100,
+            max_streams: 50,
+            max_queued_runs: 5,
+            header_timeout: Duration::from_secs(5),
+        },
     };
     assert_eq!(settings, expected);
 }

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 
 use super::jobs::RUN_ID;
 use super::problem::Problem;
+use super::retry::NotRetried;
 use super::runs::RunFailed;
 use super::shape;
 use super::stream::TooManyStreams;
@@ -19,6 +20,8 @@ use crate::telemetry::Chain;
 const MOMENT: Duration = Duration::from_secs(1);
 /// A pause after which a follower may have gone.
 const STREAM: Duration = Duration::from_secs(5);
+/// A pause after which a run that waited may have begun.
+const QUEUE: Duration = Duration::from_secs(10);
 /// systemd's default for `StartLimitIntervalSec=` (`systemd-system.conf(5)`).
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -44,6 +47,30 @@ impl From<NameError> for Problem {
 impl From<NotAllowed> for Problem {
     fn from(_: NotAllowed) -> Self {
         jobs::Error::NoSuchJob.into()
+    }
+}
+
+impl From<NotRetried> for Problem {
+    fn from(error: NotRetried) -> Self {
+        match error {
+            NotRetried::Malformed => Self::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_idempotency_key",
+                "send one Idempotency-Key, of 1 to 255 visible ASCII characters without quotes and backslashes, such as a \
+                 UUID",
+            ),
+            NotRetried::Mismatch => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                "this Idempotency-Key stands for another request of the last 24 hours; choose a new one",
+            ),
+            NotRetried::InProgress => Self::new(
+                StatusCode::CONFLICT,
+                "request_in_progress",
+                "the first request with this Idempotency-Key is still being carried out; try again in a moment",
+            )
+            .retry_after(MOMENT),
+        }
     }
 }
 
@@ -101,6 +128,7 @@ impl From<jobs::Error> for Problem {
                 log::error!("{}", Chain(cause));
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable", detail)
             }
+            Error::QueueFull(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", detail).retry_after(QUEUE),
             Error::History(ref cause) => {
                 log::error!("{}", Chain(cause));
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "history_unavailable", detail).retry_after(MOMENT)
@@ -129,6 +157,8 @@ impl From<StartError> for Problem {
             StartError::StartLimit => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "start_limit_hit", error.to_string()).retry_after(START_LIMIT)
             }
+            // The run is queued then, and no caller is told of it.
+            StartError::Uncertain => systemd::Error::Unreachable(None).into(),
             StartError::Systemd(error) => error.into(),
         }
     }

@@ -18,7 +18,7 @@ pub(super) async fn show_index() -> Json<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "authentication": "Authorization: Bearer TOKEN",
         "endpoints": [
-            endpoint("POST", "/api/job/{job}", "rw", "start a job", &["instance", "if_busy=reject|join"]),
+            endpoint("POST", "/api/job/{job}", "rw", "start a job", &["instance", "if_busy=reject|join|queue"]),
             endpoint("POST", "/api/job/{job}/stop", "rw", "stop a job", &["instance"]),
             endpoint("GET", "/api/job/{job}/state", "ro", "state and verdict", &["instance", "run", "wait=SECONDS"]),
             endpoint("GET", "/api/job/{job}/tail", "ro", "newest lines, or those after a cursor, or as they come", &with(&["cursor", "follow=true"])),
@@ -26,6 +26,7 @@ pub(super) async fn show_index() -> Json<Value> {
             endpoint("GET", "/api/job/{job}/runs", "ro", "the runs of a job, newest first", &["instance", "limit", "before=RUN"]),
             endpoint("GET", "/api/runs/{run}", "ro", "what became of a run", &[]),
             endpoint("GET", "/api/runs/{run}/result", "ro", "the same, waiting for the end", &["wait=SECONDS", "fail=true"]),
+            endpoint("POST", "/api/runs/{run}/stop", "rw", "stop it, or take it out of the queue", &[]),
             endpoint("GET", "/api/runs/{run}/logs", "ro", "the log of a run", &with(&["order=asc|desc", "since", "until"])[2..]),
             endpoint("GET", "/api/runs/{run}/tail", "ro", "its newest lines, or those that come", &with(&["cursor", "follow=true"])[2..]),
             endpoint("GET", "/api/jobs", "ro", "the jobs that there are", &[]),

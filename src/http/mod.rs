@@ -11,6 +11,7 @@ mod jobs;
 mod logs;
 mod params;
 mod problem;
+mod retry;
 mod runs;
 pub mod serve;
 mod shape;
@@ -74,6 +75,7 @@ pub fn router(
         .route("/job/{job}/runs", get(runs::list_runs))
         .route("/jobs", get(jobs::list_jobs))
         .route("/runs/{run}", get(runs::show_run))
+        .route("/runs/{run}/stop", post(runs::stop_run))
         .route("/runs/{run}/logs", get(runs::show_logs))
         .route("/runs/{run}/tail", get(runs::show_tail))
         .route("/runs/{run}/result", get(runs::show_result))

@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::authenticate::Reader;
-use super::jobs::{PathJob, WAIT_SECONDS, with_run};
+use super::authenticate::{Reader, Writer};
+use super::jobs::{PathJob, WAIT_SECONDS, said, stop_answer, to_the_end, with_run};
 use super::logs::{self, Target};
 use super::params::Params;
 use super::problem::Problem;
@@ -102,6 +102,28 @@ pub(super) async fn show_result(
         Some(_) => StatusCode::OK,
     };
     Ok(with_run(&run, (status, Json(json!(shape::Run::of(&run)))).into_response()))
+}
+
+/// `POST /api/runs/{run}/stop`
+pub(super) async fn stop_run(
+    Writer(caller): Writer,
+    State(state): State<AppState>,
+    path: PathRun,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    Params::of(&uri, &[])?;
+    let run = path.find(&caller, &state).await?;
+    let (id, job) = (run.id, run.job.clone());
+    let stopped = to_the_end(async move {
+        let stopped = state.jobs.stop_run(&job, id).await?;
+        let (job, token, message) = (job.name(), caller.name(), said(stopped));
+        log::info!(
+            token = token.as_str(), job = job.as_str(), run:display = id;
+            "run {id} of {job} was stopped by {token}: {message}"
+        );
+        Ok(stopped)
+    });
+    Ok(stop_answer(run.job.name(), stopped.await?))
 }
 
 /// `GET /api/runs/{run}/logs`

@@ -13,12 +13,12 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::Jobs;
-use super::registry::Record;
+use super::registry::{Begun, Record};
 use super::run::{Log, LogPlace, Phase, Run, RunId, RunResult};
 use crate::invocation::InvocationId;
 use crate::journal::FoundRun;
 use crate::policy::AllowedJob;
-use crate::store::{self, Store};
+use crate::store::{self, Store, Waiting};
 use crate::telemetry::Chain;
 
 /// The pause after a write that failed.
@@ -44,16 +44,12 @@ impl History {
         self.0.get()
     }
 
-    /// Has a run on the disk before anybody is told of it; if that fails, it is tried again later.
-    pub(super) async fn record(&self, record: &Record) {
-        let Some(store) = self.store() else { return };
-        match store.insert_run(record.run().to_record()).await {
-            Ok(()) => record.kept.recorded.store(true, Ordering::Release),
-            Err(error) => {
-                log::error!("run {} is not recorded yet: {}", record.run().id, Chain(&error));
-                record.announce();
-            }
-        }
+    /// Has a run on the disk before anybody is told of it.
+    pub(super) async fn record(&self, record: &Record) -> Result<(), store::Error> {
+        let store = self.store().ok_or(store::Error::Closed)?;
+        store.insert_run(record.run().to_record()).await?;
+        record.kept.recorded.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Takes back a run that did not begin.
@@ -111,6 +107,9 @@ impl Recorder {
             self.collect();
             for record in &self.untold {
                 self.examine(record, &examining);
+                if record.run().ended().is_some() {
+                    self.jobs.start_next(&record.run().job);
+                }
             }
             self.write().await;
         }
@@ -182,13 +181,18 @@ impl Jobs {
     pub async fn take_up(&self, store: Store) -> Result<(), store::Error> {
         let remembered = store.newest(REMEMBERED).await;
         let unended = store.unended().await;
+        let waiting = store.waiting().await;
         // What comes is written in any case.
         let _ = self.history.0.set(store);
-        for row in remembered?.into_iter().chain(unended?) {
-            if let Ok(job) = self.registry.admit(&row.job) {
-                self.registry.adopt(Run::recorded(job, row));
+        for Waiting { run, starting } in waiting? {
+            match self.admit(run) {
+                Some(run) if starting => self.registry.adopt(run).kept.promised.store(true, Ordering::Relaxed),
+                Some(run) => self.registry.adopt_waiting(run),
+                None => {}
             }
         }
+        let rows = remembered?.into_iter().chain(unended?);
+        rows.filter_map(|row| self.admit(row)).for_each(|run| drop(self.registry.adopt(run)));
         Ok(())
     }
 
@@ -200,27 +204,42 @@ impl Jobs {
         }
     }
 
-    /// Ends the runs from before the bridge began that systemd no longer knows; to be called when systemd has told all
-    /// that it has.
+    /// Ends the runs from before the bridge began that systemd no longer knows, and starts those that wait; to be called
+    /// when systemd has told all that it has.
     pub async fn finish_adopted(&self) {
         for record in self.registry.unended() {
-            if !record.kept.adopted.load(Ordering::Relaxed) {
-                continue;
+            if record.kept.adopted.load(Ordering::Relaxed) {
+                self.find_out(&record).await;
             }
-            let run = record.run();
-            let state = match self.systemd.state(&run.job).await {
-                Ok(state) => state.filter(|state| state.in_memory),
-                Err(error) => {
-                    log::warn!("whether run {} goes on cannot be told: {}", run.id, Chain(&error));
-                    continue;
-                }
-            };
-            match run.invocation {
-                Some(_) if state.as_ref().is_some_and(|state| state.invocation == run.invocation) => {}
-                Some(_) => record.lose(),
-                None if state.is_some_and(|state| state.has_job) => {}
-                None => self.find_begun(&record).await,
+        }
+        self.registry.waited_for().iter().for_each(|job| self.start_next(job));
+    }
+
+    /// Finds out what became of a run while systemd could not be heard.
+    pub(super) async fn find_out(&self, record: &Record) {
+        record.kept.adopted.store(true, Ordering::Relaxed);
+        let run = record.run();
+        let state = loop {
+            self.systemd.ready().await;
+            match self.systemd.state(&run.job).await {
+                // Asking systemd about a unit makes it load the unit.
+                Ok(state) if state.as_ref().is_none_or(|state| !state.in_memory) => break None,
+                Ok(_) => {}
+                Err(error) => log::debug!("whether run {} goes on is not known yet: {}", run.id, Chain(&error)),
             }
+            match self.systemd.reread(&run.job).await {
+                Ok(state) => break Some(state),
+                Err(error) => log::debug!("whether run {} goes on is not known yet: {}", run.id, Chain(&error)),
+            }
+            tokio::time::sleep(RETRY).await;
+        };
+        let run = record.run();
+        match run.invocation {
+            _ if run.ended().is_some() => {}
+            Some(_) if state.as_ref().is_some_and(|state| state.invocation == run.invocation) => {}
+            Some(_) => record.lose(),
+            None if state.is_some_and(|state| state.has_job) => {}
+            None => self.find_begun(record).await,
         }
     }
 
@@ -243,6 +262,10 @@ impl Jobs {
         match found.and_then(|found| Some((found.invocation, began(&found)?))) {
             Some((invocation, started)) if !self.is_known(&run.job, invocation).await => {
                 record.identify(invocation, Some(started));
+            }
+            _ if record.kept.promised.load(Ordering::Relaxed) => {
+                let promised = Begun { record: record.clone(), before: None };
+                self.clone().begin_promised(promised).await;
             }
             _ => {
                 record.lose();

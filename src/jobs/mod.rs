@@ -3,21 +3,25 @@
 //! Joins systemd, which knows what happens now, with the journal, which knows what was said, and the store, which knows
 //! what was. Knows nothing of HTTP, and of tokens no more than their names.
 
+mod attempts;
 mod cursor;
 mod follow;
 mod history;
 mod instances;
 mod live;
+mod queue;
 mod registry;
 mod run;
 mod run_log;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use self::history::History;
 use self::instances::Instances;
@@ -29,6 +33,7 @@ use crate::store;
 use crate::systemd::{self, Observer, StartError, Stopped, Systemd, UnitState};
 use crate::telemetry::Chain;
 
+pub use self::attempts::{Attempted, UnderWay};
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::follow::{Beginning, End, Event, Follower};
 pub use self::history::Recorder;
@@ -38,6 +43,7 @@ pub use self::run_log::{Part, RunLog};
 pub use crate::invocation::{InvocationId, MainExit};
 pub use crate::journal::text::{OWN_MARK, neutralise};
 pub use crate::journal::{Entry, Filter, Gap, Position, Source};
+pub use crate::store::{Answer, Attempt};
 pub use crate::systemd::ListedJob;
 
 /// How long a start or stop is waited for before the answer says that it is still under way.
@@ -77,6 +83,9 @@ pub enum Error {
     /// What was can't be told.
     #[error("the history of runs cannot be read; the log of ci-bridge says why")]
     History(#[from] store::Error),
+    /// As many runs of the job wait as may.
+    #[error("{0} runs of the job wait already; try again later, or raise `limits.max_queued_runs`")]
+    QueueFull(usize),
     /// A task of the bridge itself failed.
     #[error("the bridge failed internally")]
     Internal(#[from] tokio::task::JoinError),
@@ -90,6 +99,19 @@ pub enum IfBusy {
     Reject,
     /// Answer with the run that is there.
     Join,
+    /// Have it run after those that wait for the job already.
+    Queue,
+}
+
+/// What a caller wants started, and how.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// What to do when the job runs already.
+    pub if_busy: IfBusy,
+    /// Who asks.
+    pub origin: Origin,
+    /// Whether nothing is to be started that can't be recorded.
+    pub must_be_recorded: bool,
 }
 
 /// A start that came to a run.
@@ -97,8 +119,19 @@ pub enum IfBusy {
 pub struct Start {
     /// The run.
     pub run: Arc<Run>,
-    /// Whether it was there before.
-    pub joined: bool,
+    /// How the request came to it.
+    pub how: How,
+}
+
+/// How a request came to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It was started.
+    Started,
+    /// It was there before.
+    Joined,
+    /// It waits for its job, with so many before it.
+    Waits(usize),
 }
 
 /// The state of a job.
@@ -119,6 +152,19 @@ pub struct Jobs {
     registry: Arc<Registry>,
     instances: Arc<Mutex<Instances>>,
     watcher: Arc<Watcher>,
+    /// Runs of one job that may wait.
+    queue_limit: usize,
+    /// Requests with a key that are being carried out.
+    attempts: Arc<Mutex<HashSet<Uuid>>>,
+}
+
+/// How much callers may use up.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Instances of templates that starts may bring up in an hour.
+    pub instances_per_hour: usize,
+    /// Runs of one job that may wait.
+    pub queued_runs: usize,
 }
 
 /// The runs that the bridge knows, before there is a connection to systemd.
@@ -148,14 +194,14 @@ impl Runs {
 impl Jobs {
     /// The jobs that `systemd` shows and `journal` has the logs of.
     ///
-    /// `instances_per_hour` bounds the instances of templates that starts may bring up. Without a running [`Recorder`]
-    /// nothing is kept.
+    /// Without a running [`Recorder`] nothing is kept, and nothing that waits is started.
     #[must_use]
-    pub fn new(runs: Runs, systemd: Systemd, journal: Journal, instances_per_hour: usize) -> (Self, Recorder) {
-        let instances = Arc::new(Mutex::new(Instances::new(instances_per_hour)));
+    pub fn new(runs: Runs, systemd: Systemd, journal: Journal, limits: Limits) -> (Self, Recorder) {
+        let instances = Arc::new(Mutex::new(Instances::new(limits.instances_per_hour)));
         let watcher = Arc::new(Watcher::new(journal.clone()));
         let (registry, history) = (runs.registry, History::default());
-        let jobs = Self { systemd, journal, history, registry, instances, watcher };
+        let (queue_limit, attempts) = (limits.queued_runs, Arc::default());
+        let jobs = Self { systemd, journal, history, registry, instances, watcher, queue_limit, attempts };
         (jobs.clone(), Recorder::new(jobs, runs.news))
     }
 
@@ -163,20 +209,25 @@ impl Jobs {
     ///
     /// # Errors
     /// [`Error::Busy`] with the run that is there, unless `if_busy` joins it; [`Error::Start`] says why nothing runs.
-    pub async fn start(&self, job: &AllowedJob, if_busy: IfBusy, origin: Origin) -> Result<Start, Error> {
+    pub async fn start(&self, job: &AllowedJob, request: Request) -> Result<Start, Error> {
         if job.name().template().is_some() {
             let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
             instances.admit(job.unit(), Instant::now()).map_err(Error::TooManyInstances)?;
         }
-        let begun = match self.registry.begin(job, origin) {
+        let Request { if_busy, origin, must_be_recorded } = request;
+        let begun = match self.registry.begin(job, origin.clone()) {
             Ok(begun) => begun,
-            Err(active) if if_busy == IfBusy::Join => return Ok(Start { run: active.run(), joined: true }),
-            Err(active) => return Err(Error::Busy(active.run())),
+            Err(active) => match if_busy {
+                IfBusy::Reject => return Err(Error::Busy(active.run())),
+                IfBusy::Join => return Ok(Start { run: active.run(), how: How::Joined }),
+                IfBusy::Queue => return self.enqueue(job, origin).await,
+            },
         };
+        let recorded = if must_be_recorded { Recorded::First } else { Recorded::Sometime };
         let record = begun.record.clone();
         let told = Arc::new(AtomicBool::new(false));
         // A task of its own: a caller who hangs up must not leave a start half done.
-        let mut starting = tokio::spawn(self.clone().begin(begun, told.clone()));
+        let mut starting = tokio::spawn(self.clone().begin(begun, told.clone(), recorded));
         let started = tokio::select! {
             started = &mut starting => started?,
             () = tokio::time::sleep(PATIENCE) => {
@@ -185,15 +236,15 @@ impl Jobs {
             }
         };
         match started {
-            Ok(()) => Ok(Start { run: record.run(), joined: false }),
-            Err(Error::Busy(run)) if if_busy == IfBusy::Join => Ok(Start { run, joined: true }),
+            Ok(()) => Ok(Start { run: record.run(), how: How::Started }),
+            Err(Error::Busy(run)) if if_busy == IfBusy::Join => Ok(Start { run, how: How::Joined }),
             Err(error) => Err(error),
         }
     }
 
     /// Has a registered run begin. `told` decides who comes first: the caller, who is told of a queued run, or a failure,
     /// of which no run stays.
-    async fn begin(self, begun: Begun, told: Arc<AtomicBool>) -> Result<(), Error> {
+    async fn begin(self, begun: Begun, told: Arc<AtomicBool>, recorded: Recorded) -> Result<(), Error> {
         let job = begun.record.run().job.clone();
         let settled = async {
             // Late lines of the run before must not fall into this one.
@@ -201,7 +252,24 @@ impl Jobs {
                 self.settle(before).await;
             }
         };
-        tokio::join!(self.history.record(&begun.record), settled);
+        let recording = async {
+            match recorded {
+                Recorded::Already => Ok(()),
+                Recorded::First | Recorded::Sometime => self.history.record(&begun.record).await,
+            }
+        };
+        let (kept, ()) = tokio::join!(recording, settled);
+        match kept {
+            Err(error) if recorded == Recorded::First => {
+                self.registry.abandon(&begun);
+                return Err(Error::History(error));
+            }
+            Err(error) => {
+                log::error!("run {} is not recorded yet: {}", begun.record.run().id, Chain(&error));
+                begun.record.announce();
+            }
+            Ok(()) => {}
+        }
         let error = match self.systemd.start(&job).await {
             // systemd names a run a moment before it says when that began.
             Ok(_invocation) => {
@@ -211,12 +279,15 @@ impl Jobs {
                         .await;
                 return Ok(());
             }
+            Err(StartError::Uncertain) => {
+                tokio::spawn(async move { self.find_out(&begun.record).await });
+                return Ok(());
+            }
             Err(error) => error,
         };
         if told.swap(true, Ordering::AcqRel) {
             begun.record.never_ran(never_ran_word(&error));
-        } else {
-            self.registry.abandon(&begun);
+        } else if self.registry.abandon(&begun) {
             self.history.withdraw(&begun.record).await;
         }
         Err(match error {
@@ -460,6 +531,17 @@ impl Jobs {
         *settled = if whole { Settled::Whole } else { Settled::Unknown(Instant::now()) };
         whole
     }
+}
+
+/// When a run that begins has to be in the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recorded {
+    /// It is.
+    Already,
+    /// Before it is started; otherwise it is not.
+    First,
+    /// Before it is started, if that can be.
+    Sometime,
 }
 
 /// The word for a run that systemd did not come to run.

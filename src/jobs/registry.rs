@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 
 use super::run::{Ended, Log, Origin, Phase, Run, RunId, RunResult, Running, verdict};
 use crate::invocation::InvocationId;
@@ -44,6 +45,8 @@ pub(super) struct Kept {
     pub(super) recorded: AtomicBool,
     /// Whether it never began, so that the store is not to have it.
     pub(super) withdrawn: AtomicBool,
+    /// Whether somebody was told that it waits, and so will run.
+    pub(super) promised: AtomicBool,
     /// Whether what is to be found out after its end has been, or is being.
     pub(super) examined: AtomicBool,
 }
@@ -82,10 +85,14 @@ impl Record {
 
     /// Ends a queued run that systemd did not come to run.
     pub(super) fn never_ran(&self, reason: &str) {
-        let result = RunResult::Failed(reason.to_owned());
+        self.end(Ended::new(None, RunResult::Failed(reason.to_owned()), None));
+    }
+
+    /// Ends a queued run.
+    pub(super) fn end(&self, ended: Ended) {
         self.change(|run| {
             if run.phase == Phase::Queued {
-                run.phase = Phase::Ended(Ended::new(None, result, None));
+                run.phase = Phase::Ended(ended);
             }
         });
     }
@@ -177,6 +184,9 @@ pub(super) struct Begun {
     pub(super) before: Option<Record>,
 }
 
+/// As many runs of a job wait as may.
+pub(super) struct QueueFull(pub(super) usize);
+
 /// What the bridge knows of the newest run of a job.
 #[derive(Clone)]
 pub(super) enum Latest {
@@ -194,6 +204,8 @@ struct Runs {
     by_invocation: HashMap<InvocationId, RunId>,
     latest: HashMap<String, Option<RunId>>,
     order: VecDeque<RunId>,
+    /// The runs that wait for their job, by unit, the next one first. None of them is the newest of its job.
+    waiting: HashMap<String, VecDeque<RunId>>,
 }
 
 /// All known runs.
@@ -205,7 +217,8 @@ pub(super) struct Registry {
 impl Registry {
     pub(super) fn new(policy: Policy, news: News) -> Self {
         let (by_id, by_invocation) = (HashMap::new(), HashMap::new());
-        let runs = Runs { news, by_id, by_invocation, latest: HashMap::new(), order: VecDeque::new() };
+        let (order, waiting) = (VecDeque::new(), HashMap::new());
+        let runs = Runs { news, by_id, by_invocation, latest: HashMap::new(), order, waiting };
         Self { policy, runs: Mutex::new(runs) }
     }
 
@@ -261,35 +274,111 @@ impl Registry {
     /// Registers a run that is about to be asked for.
     ///
     /// # Errors
-    /// The run that is queued or running, if there is one: of parallel starts exactly one passes here.
+    /// The run that is queued or running, or the next one that waits: of parallel starts exactly one passes here.
     pub(super) fn begin(&self, job: &AllowedJob, origin: Origin) -> Result<Begun, Record> {
         let mut runs = self.lock();
         let before = runs.latest_of(job.unit()).cloned();
         if let Some(active) = before.as_ref().filter(|record| record.run().ended().is_none()) {
             return Err(active.clone());
         }
+        let next = runs.waiting.get(job.unit()).and_then(VecDeque::front);
+        if let Some(next) = next.and_then(|id| runs.by_id.get(id)) {
+            return Err(next.clone());
+        }
         let run = Run::requested(RunId::generate(), job.clone(), origin, Timestamp::now());
         Ok(Begun { record: runs.insert(run, true), before })
     }
 
+    /// Registers a run that waits for its job behind those that do so already; returns how many these are.
+    ///
+    /// # Errors
+    /// `most` wait already.
+    pub(super) fn wait(&self, job: &AllowedJob, origin: Origin, most: usize) -> Result<(Record, usize), QueueFull> {
+        let mut runs = self.lock();
+        let before = runs.waiting.get(job.unit()).map_or(0, VecDeque::len);
+        if before >= most {
+            return Err(QueueFull(most));
+        }
+        let run = Run::requested(RunId::generate(), job.clone(), origin, Timestamp::now());
+        let record = runs.insert(run, false);
+        runs.waiting.entry(job.unit().to_owned()).or_default().push_back(record.run().id);
+        Ok((record, before))
+    }
+
+    /// Takes the run that has waited longest, if nothing of its job is queued or runs; it then counts as the newest.
+    pub(super) fn begin_waiting(&self, job: &AllowedJob) -> Option<Begun> {
+        let mut runs = self.lock();
+        let before = runs.latest_of(job.unit()).cloned();
+        if before.as_ref().is_some_and(|record| record.run().ended().is_none()) {
+            return None;
+        }
+        let id = runs.waiting.get_mut(job.unit())?.pop_front();
+        runs.waiting.retain(|_, waiting| !waiting.is_empty());
+        let record = runs.by_id.get(&id?)?.clone();
+        runs.latest.insert(job.unit().to_owned(), id);
+        Some(Begun { record, before })
+    }
+
+    /// Has a run wait no longer; false if it did not.
+    pub(super) fn leave(&self, record: &Record) -> bool {
+        let (mut runs, run) = (self.lock(), record.run());
+        let Some(waiting) = runs.waiting.get_mut(run.job.unit()) else { return false };
+        let Some(place) = waiting.iter().position(|id| *id == run.id) else { return false };
+        waiting.remove(place);
+        runs.waiting.retain(|_, waiting| !waiting.is_empty());
+        true
+    }
+
+    /// Jobs for which runs wait.
+    pub(super) fn waited_for(&self) -> Vec<AllowedJob> {
+        let runs = self.lock();
+        let first = runs.waiting.values().filter_map(VecDeque::front);
+        first.filter_map(|id| Some(runs.by_id.get(id)?.run().job.clone())).collect()
+    }
+
+    /// The run that a request came to.
+    pub(super) fn of_request(&self, request: Uuid) -> Option<Record> {
+        let is_of =
+            |record: &&Record| matches!(&record.run().origin, Origin::Token { request: of, .. } if *of == request);
+        self.lock().by_id.values().find(is_of).cloned()
+    }
+
+    /// Adds a run that the store has waiting, behind those of its job that do so already.
+    pub(super) fn adopt_waiting(&self, run: Run) {
+        let mut runs = self.lock();
+        let (id, unit) = (run.id, run.job.unit().to_owned());
+        if runs.by_id.contains_key(&id) {
+            return;
+        }
+        let record = runs.insert(run, false);
+        record.kept.recorded.store(true, Ordering::Relaxed);
+        runs.waiting.entry(unit).or_default().push_back(id);
+    }
+
     /// Takes back a run that never began; the job's newest run is again the one before.
     ///
-    /// A run that somebody else began in the meantime, which is then what `begun` stands for, stays.
-    pub(super) fn abandon(&self, begun: &Begun) {
+    /// A run that somebody else began in the meantime, which is then what `begun` stands for, stays: false.
+    pub(super) fn abandon(&self, begun: &Begun) -> bool {
         let mut runs = self.lock();
         let run = begun.record.run();
         if run.phase != Phase::Queued {
-            return;
+            return false;
         }
         runs.by_id.remove(&run.id);
         if runs.latest.get(run.job.unit()) != Some(&Some(run.id)) {
-            return;
+            return true;
         }
         let unit = run.job.unit().to_owned();
         match &begun.before {
             Some(before) => drop(runs.latest.insert(unit, Some(before.run().id))),
             None => drop(runs.latest.remove(&unit)),
         }
+        true
+    }
+
+    /// Forgets a run that is not the newest of its job.
+    pub(super) fn forget(&self, record: &Record) {
+        self.lock().by_id.remove(&record.run().id);
     }
 
     /// Adds a run that the store has from the time before; one that is known already by its invocation gets the id and

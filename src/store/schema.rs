@@ -135,7 +135,8 @@ mod tests {
         for (phase, verdict) in phases[2..].iter().zip(verdicts) {
             assert!(phase.contains(verdict), "{phase}");
         }
-        assert_eq!(store.queued(&job).await.unwrap(), runs[..1]);
+        let waiting = store.waiting().await.unwrap();
+        assert_eq!(waiting.iter().map(|waiting| &waiting.run).collect::<Vec<_>>(), [&runs[0]]);
         assert_eq!(store.audit(None, 100, &AuditFilter::default()).await.unwrap().len(), 2);
         let now = jiff::Timestamp::from_second(1_767_225_600).unwrap();
         assert_eq!(store.forget_expired(now + std::time::Duration::from_hours(48)).await.unwrap(), 2);

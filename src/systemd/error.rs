@@ -67,6 +67,22 @@ impl From<zbus::Error> for Error {
 }
 
 impl Error {
+    /// Whether systemd may have done what it was asked, though there was no answer.
+    pub(super) fn may_be_done(&self) -> bool {
+        use zbus::fdo;
+        match self {
+            Self::Unreachable(Some(zbus::Error::FDO(fdo))) => !matches!(
+                fdo.as_ref(),
+                fdo::Error::ServiceUnknown(_)
+                    | fdo::Error::NameHasNoOwner(_)
+                    | fdo::Error::NoServer(_)
+                    | fdo::Error::LimitsExceeded(_)
+            ),
+            Self::Unreachable(Some(_)) => true,
+            _ => false,
+        }
+    }
+
     /// Sorts systemd's own error names.
     ///
     /// Source: `src/libsystemd/sd-bus/bus-common-errors.h` of systemd.

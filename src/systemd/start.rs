@@ -82,6 +82,9 @@ pub enum StartError {
     /// systemd could not run it, for the reason in its own words.
     #[error("systemd could not start the unit: {0}")]
     Failed(String),
+    /// The connection was lost after systemd had been asked, so it may have started the unit or not.
+    #[error("the connection to systemd was lost during the start; whether the job runs shows when it is back")]
+    Uncertain,
     /// The call itself failed.
     #[error(transparent)]
     Systemd(#[from] Error),
@@ -126,7 +129,10 @@ impl Systemd {
         self.pin(unit).await?;
         let before = state.invocation;
         let mut states = self.link.mirror.watch(unit);
-        let path = self.enqueue("StartUnit", unit, "fail").await?;
+        let path = match self.enqueue("StartUnit", unit, "fail").await {
+            Err(error) if error.may_be_done() => return Err(StartError::Uncertain),
+            path => path?,
+        };
         let mut ended = self.link.job_end(path.as_str());
         loop {
             if let Some(new) = states.borrow_and_update().invocation.filter(|new| Some(*new) != before) {
@@ -135,12 +141,23 @@ impl Systemd {
             tokio::select! {
                 biased;
                 result = &mut ended => {
-                    let result = result.map_err(|_closed| Error::Unreachable(None))?;
-                    return self.started(unit, before, &result).await;
+                    let result = result.map_err(|_closed| StartError::Uncertain)?;
+                    return match self.started(unit, before, &result).await {
+                        Err(StartError::Systemd(Error::Unreachable(_))) => Err(StartError::Uncertain),
+                        started => started,
+                    };
                 }
-                changed = states.changed() => changed.map_err(|_closed| Error::Unreachable(None))?,
+                changed = states.changed() => changed.map_err(|_closed| StartError::Uncertain)?,
             }
         }
+    }
+
+    /// The state of the job's unit, read from systemd again; what it was asked before is done when it answers.
+    ///
+    /// # Errors
+    /// [`Error`] if systemd cannot be reached.
+    pub async fn reread(&self, job: &AllowedJob) -> Result<Arc<UnitState>, Error> {
+        self.link.read(job.unit()).await
     }
 
     /// Whether the job's unit could be started now, without starting it.

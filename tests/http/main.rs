@@ -26,6 +26,8 @@ mod names;
 mod outages;
 mod params;
 mod paths;
+mod queue;
+mod retries;
 mod runs;
 mod starts;
 mod states;

@@ -10,7 +10,7 @@ use ci_bridge::auth::{Access, Keyring, Token, TokenHash};
 use ci_bridge::config::QueryTokens;
 use ci_bridge::http::Following;
 use ci_bridge::http::serve::{Bounds, Listener, serve};
-use ci_bridge::jobs::{Jobs, Runs};
+use ci_bridge::jobs::{Jobs, Limits, Runs};
 use ci_bridge::journal::Journal;
 use ci_bridge::lifecycle::StopOnDrop;
 use ci_bridge::policy::{Policy, Prefix};
@@ -87,6 +87,7 @@ fn head(request: &str, headers: &[(&str, &str)]) -> String {
 pub(crate) struct Setup {
     pub(crate) query_tokens: QueryTokens,
     pub(crate) instances_per_hour: usize,
+    pub(crate) queued_runs: usize,
     pub(crate) header_timeout: Duration,
     pub(crate) connections: usize,
     pub(crate) write_stall: Duration,
@@ -100,6 +101,7 @@ impl Default for Setup {
         Self {
             query_tokens: QueryTokens::Allow,
             instances_per_hour: 200,
+            queued_runs: 3,
             header_timeout: Duration::from_secs(10),
             connections: 512,
             write_stall: Duration::from_secs(30),
@@ -160,7 +162,8 @@ impl Bridge {
         let view = Systemd::new(BusAddress::At(systemd.address()), policy.clone(), runs.observer());
         // There is no journald that could say that it has written everything.
         let files = Journal::new(vec![journal.directory().to_owned()]).with_socket(&journal.directory().join(JOURNALD));
-        let (jobs, recorder) = Jobs::new(runs, view.clone(), files, setup.instances_per_hour);
+        let limits = Limits { instances_per_hour: setup.instances_per_hour, queued_runs: setup.queued_runs };
+        let (jobs, recorder) = Jobs::new(runs, view.clone(), files, limits);
         let store = Store::open(state.path()).await.unwrap().store;
         jobs.take_up(store).await.unwrap();
         let stop = CancellationToken::new();

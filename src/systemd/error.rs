@@ -54,6 +54,8 @@ impl From<zbus::Error> for Error {
                 | fdo::Error::TimedOut(_)
                 | fdo::Error::Disconnected(_)
                 | fdo::Error::LimitsExceeded(_)
+                // While systemd is away the bus tries to start it, and there is nothing to start.
+                | fdo::Error::SpawnChildExited(_)
                 | fdo::Error::IOError(_)
                 | fdo::Error::ZBus(_) => Self::Unreachable(Some(error)),
                 _ => Self::Protocol(error),

@@ -87,6 +87,8 @@ pub(crate) struct Setup {
     pub(crate) connections: usize,
     pub(crate) write_stall: Duration,
     pub(crate) following: Following,
+    /// How long a systemd that is away is waited for.
+    pub(crate) absence: Duration,
     /// What the journal holds, in the export format of journald.
     pub(crate) journal: String,
 }
@@ -100,6 +102,7 @@ impl Default for Setup {
             connections: 512,
             write_stall: Duration::from_secs(30),
             following: Following { most: 100, heartbeat: Duration::from_secs(15) },
+            absence: Duration::from_millis(200),
             journal: crate::journal::FOREIGN_ENTRY.to_owned(),
         }
     }
@@ -148,7 +151,7 @@ impl Bridge {
         let (tokens, keyring) = Tokens::generate();
         let policy = Policy::new(vec![Prefix::parse("ci-test-").unwrap()]);
         let runs = Runs::new(policy.clone());
-        let view = Systemd::new(BusAddress::At(systemd.address()), policy.clone(), runs.observer());
+        let view = Systemd::new(BusAddress::At(systemd.address()), policy.clone(), runs.observer(), setup.absence);
         // There is no journald that could say that it has written everything.
         let files = Journal::new(vec![journal.directory().to_owned()]).with_socket(&journal.directory().join(JOURNALD));
         let jobs = Jobs::new(runs, view.clone(), files, setup.instances_per_hour);
@@ -213,6 +216,13 @@ impl Bridge {
     /// Sends a request as it stands, without its first `\r\n`, with a token that may do everything.
     pub(crate) async fn call(&self, request: &str) -> Answer {
         self.call_as(&self.tokens.writer, request).await
+    }
+
+    /// Sends a request as [`Bridge::call`] does, and does not wait for the answer.
+    pub(crate) fn call_beside(&self, request: &str) -> tokio::task::JoinHandle<Answer> {
+        let bearer = format!("Bearer {}", self.tokens.writer);
+        let (address, head) = (self.address, head(request, &[("Authorization", &bearer)]));
+        tokio::spawn(async move { exchange(address, head.as_bytes()).await })
     }
 
     pub(crate) async fn call_as(&self, token: &str, request: &str) -> Answer {

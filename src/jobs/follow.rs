@@ -314,6 +314,11 @@ impl Follower {
             Ok(Some(unit)) => unit,
             Ok(None) | Err(_) => Arc::new(UnitState { active: ActiveState::Inactive, ..(*self.unit).clone() }),
         };
+        if let Some(record) = &self.record
+            && let Err(error) = self.jobs.complete_end(record).await
+        {
+            log::warn!("how a run has ended cannot be told: {}", Chain(&error));
+        }
         let is_complete = is_settled && !self.has_gap;
         Event::End(End { unit, run: self.run(), is_complete, has_gap: self.has_gap })
     }

@@ -169,6 +169,24 @@ async fn nobody_claims_to_know_how_a_run_ended_that_ended_unseen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_that_only_the_journal_has_is_waited_for_until_it_is_written() {
+    let bridge = Bridge::new(vec![Unit::job("ci-test-a")]).await;
+    let run = bridge.start("ci-test-a").await;
+    let deactivated = "_TRANSPORT=journal\n_PID=1\n_UID=0\n_SYSTEMD_UNIT=init.scope\nUNIT=ci-test-a.service\n\
+                       MESSAGE_ID=7ad2d189f7e94e70a38c781354912448\nMESSAGE=ci-test-a.service: Deactivated successfully.\n";
+    let deactivated = format!("{deactivated}INVOCATION_ID={}\n", "01".repeat(16));
+    bridge.play_journald_with(crate::journal::entry(&deactivated));
+    let waiting = bridge.call_beside(&format!("{STATE}?run={run}&wait=20"));
+    let following = bridge.open("/api/job/ci-test-a/tail?follow=true&format=ndjson", &[]).await;
+    bridge.systemd.act(|machine| machine.end_unseen("ci-test-a.service", Exit::Code(0))).await;
+    bridge.systemd.act(|machine| machine.unload("ci-test-a.service")).await;
+    assert_eq!(waiting.await.unwrap().json()["result"], "success");
+    let (told, _) = following.rest().await;
+    let end: Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+    assert_eq!((&end["end"]["result"], &end["end"]["complete"]), (&json!("success"), &json!(true)), "{end}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_unit_that_was_forgotten_unseen_has_an_unknown_verdict() {
     let mut bridge = Bridge::new(vec![Unit::job("ci-test-a")]).await;
     let run = bridge.start("ci-test-a").await;

@@ -180,6 +180,11 @@ impl Bridge {
 
     /// A journald that writes down what it is sent, as one that is well does.
     pub(crate) fn play_journald(&self) {
+        self.play_journald_with(String::new());
+    }
+
+    /// The same, which has to write these entries before it comes to what it is sent.
+    pub(crate) fn play_journald_with(&self, mut waiting: String) {
         let socket = UnixDatagram::bind(self.journal.directory().join(JOURNALD)).unwrap();
         // The files go with the bridge; the thread stays until the process ends.
         let files = Arc::downgrade(&self.journal);
@@ -187,7 +192,8 @@ impl Bridge {
             let mut message = [0; 4096];
             while let Ok(length) = socket.recv(&mut message) {
                 let Some(files) = files.upgrade() else { return };
-                files.add(&crate::journal::entry(std::str::from_utf8(&message[..length]).unwrap()));
+                let entry = crate::journal::entry(std::str::from_utf8(&message[..length]).unwrap());
+                files.add(&(std::mem::take(&mut waiting) + &entry));
             }
         });
     }

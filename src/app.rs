@@ -33,6 +33,8 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const HISTORY_RETRY: Duration = Duration::from_secs(5);
 /// How long systemd's state is waited for before the bridge answers without it, not ready.
 const FIRST_READING: Duration = Duration::from_secs(5);
+/// How long a request waits for a systemd that is away: executing itself anew takes it a tenth of a second.
+const ABSENCE: Duration = Duration::from_secs(3);
 
 /// The bridge could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +68,7 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let journal = Journal::of_host()?;
     let policy = settings.jobs.policy;
     let runs = Runs::new(policy.clone());
-    let systemd = Systemd::new(BusAddress::System, policy.clone(), runs.observer());
+    let systemd = Systemd::new(BusAddress::System, policy.clone(), runs.observer(), ABSENCE);
     let limits = Limits {
         instances_per_hour: usize::try_from(settings.jobs.instances_per_hour).unwrap_or(usize::MAX),
         queued_runs: settings.limits.max_queued_runs,

@@ -240,11 +240,11 @@ fn a_job_is_followed_without_being_started() {
         (TAIL, Answer::lines([("one", "c1")])),
         (TAIL, Answer::lines([("two", "c2")]).then("gap", &json!({ "reason": "vacuumed" })).end("exit-code", Some(3))),
     ]);
-    let done = bridge.run(&["tail", "ci-test-a", "--follow", "--lines", "5", "--raw"]);
+    let done = bridge.run(&["tail", "ci-test-a", "--follow", "--lines", "5", "--raw", "--priority", "err"]);
     assert_eq!((done.status, done.stdout.as_str()), (0, "one\ntwo\n"), "{}", done.stderr);
     assert!(done.stderr.ends_with("journald has deleted them\nci-test-a: exit-code, exit code 3\n"), "{}", done.stderr);
-    let expected = ["follow=true&format=sse&raw=true&lines=5", "follow=true&format=sse&raw=true&cursor=c1"];
-    assert_eq!(bridge.asked(), expected.map(|query| format!("{TAIL}?{query}")));
+    let wanted = "follow=true&format=sse&raw=true&priority=err";
+    assert_eq!(bridge.asked(), ["lines=5", "cursor=c1"].map(|place| format!("{TAIL}?{wanted}&{place}")));
 
     let bridge = Played::new([(TAIL, Answer::lines([("one", "c1")]).end("success", Some(0)))]);
     let done = bridge.run(&["tail", "ci-test-a", "-f", "--json"]);

@@ -17,7 +17,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use super::authenticate::Reader;
 use super::format::{Format, Writer};
 use super::jobs::{CURSOR, PathJob, RUN_ID};
-use super::params::{Params, refuse};
+use super::params::Params;
 use super::problem::Problem;
 use super::{AppState, shape};
 use crate::auth::Caller;
@@ -120,21 +120,16 @@ pub(super) async fn tail(
     let follow = params.flag("follow")?;
     let lines = params.number("lines", 1..=PAGE_LINES)?;
     let filter = params.filter()?;
-    if follow && filter != Filter::default() {
-        return Err(refuse(
-            "`priority` does not go with `follow`; each line has its priority in NDJSON and events".to_owned(),
-        ));
-    }
     let Asked { writer, run, after } = Asked::of(params, headers, target, follow)?;
     if follow {
         let beginning = after.map_or(Beginning::Last(lines.unwrap_or(TAIL_LINES)), Beginning::After);
         let place = state.streams.place()?;
-        let follower = state.jobs.follow(writer.job(), run, beginning).await?;
+        let follower = state.jobs.follow(writer.job(), run, beginning, filter).await?;
         let mut headers = flowing(writer.format);
         if let Some(id) = follower.run().and_then(|run| HeaderValue::from_str(&run.id.to_string()).ok()) {
             headers.insert(RUN_ID, id);
         }
-        return Ok(answer(headers, state.streams.body(follower, writer, caller, place)));
+        return Ok(answer(headers, state.streams.body(follower, writer, filter, caller, place)));
     }
     let (part, most) = match after {
         Some(cursor) => (Part::After(cursor), lines.unwrap_or(PAGE_LINES)),

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::live::{Batch, Live, Piece};
 use super::registry::Record;
 use super::{Cursor, Error, Jobs, Run, RunId};
-use crate::journal::{self, Entries, Entry, From, Gap, Journal, Position};
+use crate::journal::{self, Entries, Entry, Filter, From, Gap, Journal, Position};
 use crate::policy::AllowedJob;
 use crate::systemd::{ActiveState, UnitState};
 use crate::telemetry::Chain;
@@ -31,7 +31,7 @@ pub enum Beginning {
 /// What a follower is told.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// The next entries.
+    /// The next entries, at least one of them wanted.
     Lines(Arc<Batch>),
     /// Entries are missing at this place.
     Gap(Gap),
@@ -59,8 +59,9 @@ pub struct Follower {
     /// As it was at the beginning.
     unit: Arc<UnitState>,
     record: Option<Record>,
+    filter: Filter,
     place: Place,
-    /// The entry that was told last, or behind which to begin.
+    /// The entry that was told or passed over last, or behind which to begin.
     last: Option<Position>,
     has_gap: bool,
     is_damaged: bool,
@@ -93,13 +94,20 @@ enum Ahead {
 }
 
 impl Jobs {
-    /// Follows the log of a job's newest run, or of the run asked for.
+    /// Follows the log of a job's newest run, or of the run asked for: those of its entries that are wanted.
+    /// [`Beginning::Last`] counts those.
     ///
     /// Of a run that has ended, tells the log and ends; of a job that never ran, ends at once.
     ///
     /// # Errors
     /// [`Error::NoSuchJob`], [`Error::NoSuchRun`], [`Error::Journal`].
-    pub async fn follow(&self, job: &AllowedJob, run: Option<RunId>, beginning: Beginning) -> Result<Follower, Error> {
+    pub async fn follow(
+        &self,
+        job: &AllowedJob,
+        run: Option<RunId>,
+        beginning: Beginning,
+        filter: Filter,
+    ) -> Result<Follower, Error> {
         let unit = self.unit_of(job, run).await?;
         let record = match &beginning {
             Beginning::After(cursor) => self.of_invocation(job, cursor.invocation).await?,
@@ -116,6 +124,7 @@ impl Jobs {
             job: job.clone(),
             unit,
             record,
+            filter,
             place,
             last,
             has_gap: false,
@@ -192,7 +201,8 @@ impl Follower {
     async fn read(&mut self, entries: Option<Box<Entries>>, from: From, ahead: Ahead) -> Result<(), Error> {
         let Some(invocation) = self.run().and_then(|run| run.invocation) else { return Ok(()) };
         let (journal, run) = (self.jobs.journal.clone(), journal::Run { job: self.job.clone(), invocation });
-        let page = tokio::task::spawn_blocking(move || page(&journal, &run, entries, from)).await??;
+        let filter = self.filter;
+        let page = tokio::task::spawn_blocking(move || page(&journal, &run, entries, from, &filter)).await??;
         page.gaps.into_iter().for_each(|gap| self.meet(gap));
         self.last = page.found.last().map(|entry| entry.position).or(self.last);
         if !page.found.is_empty() {
@@ -287,7 +297,9 @@ impl Follower {
             self.meet(Gap::Suppressed(dropped));
         }
         self.last = batch.entries().last().map(|entry| entry.position).or(self.last);
-        self.untold.push_back(Event::Lines(batch));
+        if batch.entries().iter().any(|entry| self.filter.wants(entry)) {
+            self.untold.push_back(Event::Lines(batch));
+        }
     }
 
     /// What of a batch has not been told yet.
@@ -314,6 +326,11 @@ impl Follower {
             Ok(Some(unit)) => unit,
             Ok(None) | Err(_) => Arc::new(UnitState { active: ActiveState::Inactive, ..(*self.unit).clone() }),
         };
+        if let Some(record) = &self.record
+            && let Err(error) = self.jobs.complete_end(record).await
+        {
+            log::warn!("how a run has ended cannot be told: {}", Chain(&error));
+        }
         let is_complete = is_settled && !self.has_gap;
         Event::End(End { unit, run: self.run(), is_complete, has_gap: self.has_gap })
     }
@@ -333,11 +350,12 @@ fn page(
     run: &journal::Run,
     entries: Option<Box<Entries>>,
     from: From,
+    filter: &Filter,
 ) -> Result<Page, journal::Error> {
     let known = entries.as_ref().map(|entries| entries.gaps()).unwrap_or_default();
     let mut entries = match entries {
         Some(entries) => entries,
-        None => Box::new(journal.run(run, from)?),
+        None => Box::new(journal.run_where(run, from, filter)?),
     };
     let mut found = Vec::new();
     let mut bytes = 0;

@@ -331,6 +331,7 @@ impl Jobs {
         let mut runs = record.watch();
         // Whether it has ended or the time is up: the answer says which.
         let _ = tokio::time::timeout(wait, runs.wait_for(|run| run.ended().is_some())).await;
+        self.complete_end(&record).await?;
         let unit = self.systemd.state(job).await?.ok_or(Error::NoSuchJob)?;
         Ok(JobState { unit, run: Some(record.run()) })
     }
@@ -494,8 +495,13 @@ impl Jobs {
     async fn complete_end(&self, record: &Record) -> Result<(), Error> {
         let run = record.run();
         let is_lost = |ended: &Ended| ended.result == RunResult::Lost && ended.lost.is_none();
-        let missed = run.ended().is_some_and(|ended| is_lost(ended) || record.is_hearsay());
+        let is_unknown = run.ended().is_some_and(is_lost);
+        let missed = is_unknown || (run.ended().is_some() && record.is_hearsay());
         let (true, Some(invocation)) = (missed, run.invocation) else { return Ok(()) };
+        if is_unknown {
+            // systemd's words about it may still be on their way.
+            self.settle(record).await;
+        }
         let (journal, job) = (self.journal.clone(), run.job.clone());
         let found = tokio::task::spawn_blocking(move || journal.find_run(&job, invocation)).await??;
         if let Some(Phase::Ended(ended)) = found.map(|found| from_journal(&run.job, &found).phase) {

@@ -1,5 +1,6 @@
 //! Which entries of a run are wanted.
 
+use super::Entry;
 use super::position::Position;
 
 /// Which entries of a run are wanted; the default is all of them.
@@ -18,6 +19,12 @@ pub struct Filter {
 const DEBUG: u8 = 7;
 
 impl Filter {
+    /// Whether an entry is wanted.
+    #[must_use]
+    pub fn wants(&self, entry: &Entry) -> bool {
+        self.has_priority(entry.priority) && self.has_time(&entry.position)
+    }
+
     pub(super) fn has_priority(&self, priority: Option<u8>) -> bool {
         self.priority.is_none_or(|wanted| priority.unwrap_or(DEBUG) <= wanted)
     }

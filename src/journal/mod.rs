@@ -28,6 +28,7 @@ mod reach;
 mod runs;
 mod search;
 mod streams;
+mod synchronize;
 mod tail;
 pub mod text;
 mod window;
@@ -52,6 +53,7 @@ pub use self::tail::{Arrived, Pulse, Tail};
 pub use self::words::RunEnd;
 
 use self::directory::Directories;
+use self::synchronize::Synchronizer;
 
 /// Why the journal as a whole can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +155,7 @@ impl Entry {
 pub struct Journal {
     directories: Arc<Directories>,
     socket: Arc<Path>,
+    synchronizer: Arc<Synchronizer>,
 }
 
 impl Journal {
@@ -160,7 +163,11 @@ impl Journal {
     /// as `/var/log/journal/<machine-id>.ci`. Those that don't exist are passed over until they do.
     #[must_use]
     pub fn new(directories: Vec<PathBuf>) -> Self {
-        Self { directories: Arc::new(Directories::new(directories)), socket: Path::new(fence::SOCKET).into() }
+        Self {
+            directories: Arc::new(Directories::new(directories)),
+            socket: Path::new(fence::SOCKET).into(),
+            synchronizer: Arc::default(),
+        }
     }
 
     /// The same journal, written to through another socket than `/run/systemd/journal/socket`. Those of namespaces are
@@ -227,7 +234,8 @@ impl Journal {
     }
 
     /// Waits until journald has read what a run printed: until `quiet_rounds` messages in a row, each sent when the one
-    /// before had arrived, found no new entry of the run. Where a namespace may have lines of it, also its journald.
+    /// before had arrived, found no new entry of the run. Before each message, a journald that can be asked for it (systemd
+    /// 258 and newer) has been asked to read all that there is. Where a namespace may have lines of it, also its journald.
     /// `false` if `patience` ended before.
     ///
     /// # Errors

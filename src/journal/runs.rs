@@ -20,6 +20,7 @@ use super::lists::{Lists, invocation};
 use super::position::Position;
 use super::reach::Extent;
 use super::search::{Search, Unread};
+use super::streams::Files;
 use super::words::RunEnd;
 use super::{Error, From, Run, losses};
 
@@ -56,7 +57,7 @@ pub(super) fn entries(
         let span = search.span(&begin);
         gaps = Gaps::of(losses::of_run(&mut search, &begin, &span)?.within(filter, &begin, &span));
         let late = search.is_followed_closely(&span);
-        let files: Arc<[_]> = search.files().into_iter().map(|(_, file)| file).collect();
+        let files = Arc::new(Files::new(search.files().into_iter().map(|(_, file)| file).collect()));
         let extent = Extent { first: Some(span.start), last: span.end };
         search.lists.retain(|lists| lists.may_have(&extent));
         for lists in std::mem::take(&mut search.lists) {

@@ -76,9 +76,12 @@ impl Systemd {
     /// A view of the units that `policy` allows. Nothing happens until [`Systemd::run`] is polled.
     ///
     /// `observer` is told each change of an allowed unit, in order, before anybody else can see it; it must not block.
+    /// While systemd is away, who needs it waits up to `absence` for it to come back, and only then gets
+    /// [`Error::Unreachable`].
     #[must_use]
-    pub fn new(address: BusAddress, policy: Policy, observer: Observer) -> Self {
-        Self { link: Arc::new(Link::new(address, policy, observer)), catalogue: Arc::default(), pins: Arc::default() }
+    pub fn new(address: BusAddress, policy: Policy, observer: Observer, absence: Duration) -> Self {
+        let link = Arc::new(Link::new(address, policy, observer, absence));
+        Self { link, catalogue: Arc::default(), pins: Arc::default() }
     }
 
     /// Connects, reads all units, follows their changes and reconnects, until `stop` is cancelled.
@@ -115,9 +118,7 @@ impl Systemd {
     /// # Errors
     /// [`Error::Unreachable`] while there is no connection.
     pub async fn state(&self, job: &AllowedJob) -> Result<Option<Arc<UnitState>>, Error> {
-        if self.health() != Health::Ready {
-            return Err(Error::Unreachable(None));
-        }
+        self.link.reached().await?;
         if let Some(state) = self.link.mirror.get(job.unit()).filter(|state| state.in_memory) {
             let exists = state.load != LoadState::NotFound && state.id == job.unit();
             return Ok(exists.then_some(state));

@@ -173,6 +173,19 @@ impl Bridge {
         self.bed.sh(&format!("timeout 20 sh -c 'echo {line} >/var/lib/ci-test/gate'"));
     }
 
+    /// How often the bridge has read the states of all units, as it does whenever systemd was away or has reloaded.
+    pub(crate) fn readings(&self) -> usize {
+        self.own_log().matches("MESSAGE=the states of all units have been read\n").count()
+    }
+
+    /// Waits until the bridge has read all units once more than `before`.
+    pub(crate) fn until_read_again(&self, before: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.readings() <= before {
+            assert!(Instant::now() < deadline, "the bridge has not read the units again: {}", self.own_log());
+        }
+    }
+
     /// What the bridge itself has logged, fields and all.
     pub(crate) fn own_log(&self) -> String {
         self.bed.ok(["journalctl", "--sync"]);

@@ -148,7 +148,6 @@ async fn a_start_that_comes_to_no_run_says_why() {
         (Start::HitsLimit, 429, "start_limit_hit", Some("10")),
         (dbus("AccessDenied"), 503, "not_authorized", None),
         (dbus("InteractiveAuthorizationRequired"), 503, "not_authorized", None),
-        (dbus("ServiceUnknown"), 503, "systemd_unreachable", Some("1")),
         (dbus("LimitsExceeded"), 503, "systemd_unreachable", Some("1")),
         (dbus("UnknownMethod"), 500, "internal", None),
         (systemd("NoSuchUnit"), 404, "no_such_job", None),
@@ -163,7 +162,9 @@ async fn a_start_that_comes_to_no_run_says_why() {
         let answer = bridge.call(&format!("POST {JOB}")).await;
         assert_eq!(answer.problem(), (status, code.to_owned()), "{start:?}");
         assert_eq!(answer.header("retry-after"), retry, "{start:?}");
-        assert_eq!(bridge.systemd.count("StartUnit"), 1, "{start:?}");
+        // What got no reply and has left no trace is tried once more.
+        let calls = if matches!(start, Start::Refused(error) if error.ends_with("NoReply")) { 2 } else { 1 };
+        assert_eq!(bridge.systemd.count("StartUnit"), calls, "{start:?}");
         let state = bridge.call(&format!("GET {JOB}/state")).await.json();
         assert_eq!(
             (&state["run"], &state["result"]),
@@ -174,18 +175,6 @@ async fn a_start_that_comes_to_no_run_says_why() {
         bridge.systemd.change("ci-test-a", |unit| unit.start = Start::Runs).await;
         bridge.start("ci-test-a").await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_start_without_a_reply_is_queued_until_it_shows_that_nothing_began() {
-    let refused = Start::Refused("org.freedesktop.DBus.Error.NoReply");
-    let bridge = Bridge::new(vec![Unit::starting("ci-test-a", refused)]).await;
-    let answer = bridge.call(&format!("POST {JOB}")).await;
-    assert_eq!((answer.status, &answer.json()["run"]["state"]), (202, &"queued".into()));
-    let run = bridge.ended("ci-test-a", answer.header("x-ci-run-id").unwrap()).await;
-    assert_eq!(run["result"], "lost");
-    bridge.systemd.change("ci-test-a", |unit| unit.start = Start::Runs).await;
-    bridge.start("ci-test-a").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

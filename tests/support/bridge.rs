@@ -92,6 +92,8 @@ pub(crate) struct Setup {
     pub(crate) connections: usize,
     pub(crate) write_stall: Duration,
     pub(crate) following: Following,
+    /// How long a systemd that is away is waited for.
+    pub(crate) absence: Duration,
     /// What the journal holds, in the export format of journald.
     pub(crate) journal: String,
 }
@@ -106,6 +108,7 @@ impl Default for Setup {
             connections: 512,
             write_stall: Duration::from_secs(30),
             following: Following { most: 100, heartbeat: Duration::from_secs(15) },
+            absence: Duration::from_millis(200),
             journal: crate::journal::FOREIGN_ENTRY.to_owned(),
         }
     }
@@ -159,7 +162,7 @@ impl Bridge {
         crate::logged::capture();
         let policy = Policy::new(vec![Prefix::parse("ci-test-").unwrap()]);
         let runs = Runs::new(policy.clone());
-        let view = Systemd::new(BusAddress::At(systemd.address()), policy.clone(), runs.observer());
+        let view = Systemd::new(BusAddress::At(systemd.address()), policy.clone(), runs.observer(), setup.absence);
         // There is no journald that could say that it has written everything.
         let files = Journal::new(vec![journal.directory().to_owned()]).with_socket(&journal.directory().join(JOURNALD));
         let limits = Limits { instances_per_hour: setup.instances_per_hour, queued_runs: setup.queued_runs };
@@ -222,6 +225,11 @@ impl Bridge {
 
     /// A journald that writes down what it is sent, as one that is well does.
     pub(crate) fn play_journald(&self) {
+        self.play_journald_with(String::new());
+    }
+
+    /// The same, which has to write these entries before it comes to what it is sent.
+    pub(crate) fn play_journald_with(&self, mut waiting: String) {
         let socket = UnixDatagram::bind(self.journal.directory().join(JOURNALD)).unwrap();
         // The files go with the bridge; the thread stays until the process ends.
         let files = Arc::downgrade(&self.journal);
@@ -229,7 +237,8 @@ impl Bridge {
             let mut message = [0; 4096];
             while let Ok(length) = socket.recv(&mut message) {
                 let Some(files) = files.upgrade() else { return };
-                files.add(&crate::journal::entry(std::str::from_utf8(&message[..length]).unwrap()));
+                let entry = crate::journal::entry(std::str::from_utf8(&message[..length]).unwrap());
+                files.add(&(std::mem::take(&mut waiting) + &entry));
             }
         });
     }
@@ -258,6 +267,13 @@ impl Bridge {
     /// Sends a request as it stands, without its first `\r\n`, with a token that may do everything.
     pub(crate) async fn call(&self, request: &str) -> Answer {
         self.call_as(&self.tokens.writer, request).await
+    }
+
+    /// Sends a request as [`Bridge::call`] does, and does not wait for the answer.
+    pub(crate) fn call_beside(&self, request: &str) -> tokio::task::JoinHandle<Answer> {
+        let bearer = format!("Bearer {}", self.tokens.writer);
+        let (address, head) = (self.address, head(request, &[("Authorization", &bearer)]));
+        tokio::spawn(async move { exchange(address, head.as_bytes()).await })
     }
 
     pub(crate) async fn call_as(&self, token: &str, request: &str) -> Answer {

@@ -249,9 +249,11 @@ impl LogLines {
     fn follow(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let lines = self.lines.map(|lines| ("lines", lines.to_string()));
         let run = self.run.clone().map(|run| ("run", run));
+        let priority = self.priority.clone().map(|priority| ("priority", priority));
+        let wanted = self.raw.then(|| ("raw", "true".to_owned())).into_iter().chain(priority);
         block_on(async {
             let bridge = Bridge::new(&self.server)?;
-            let mut following = Following::new(&bridge, &self.target, self.raw, lines.into_iter().chain(run));
+            let mut following = Following::new(&bridge, &self.target, wanted, lines.into_iter().chain(run));
             loop {
                 match (following.next().await?, self.json) {
                     (Event::Line(entry), false) => out.write_all(&line(&entry))?,

@@ -68,7 +68,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<u8> {
         Some(cursor) => vec![("cursor", cursor)],
         None => vec![("run", run.clone()), ("lines", LINES.to_owned())],
     };
-    let mut following = Following::new(&bridge, &args.target, false, place);
+    let mut following = Following::new(&bridge, &args.target, None, place);
     let print = |text: &[u8]| {
         let done = if args.json { io::stderr().write_all(text) } else { write(io::stdout(), text) };
         done.context("failed to print the log")

@@ -14,7 +14,7 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 15] = [
+const PARTS: [Part; 16] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
@@ -28,6 +28,7 @@ const PARTS: [Part; 15] = [
     ("jobs", &["invocation", "journal", "policy", "run", "systemd", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("http", &["auth", "config", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
     ("lifecycle", &["auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    ("archive", &["invocation", "journal", "policy"], &IMPURE),
     // These two put the others together.
     ("app", &["auth", "config", "http", "jobs", "journal", "lifecycle", "systemd"], &["axum", "hyper", "sqlx", "zbus"]),
     (

@@ -7,6 +7,7 @@ use super::cursor::{FileCursor, Found};
 use super::damage::Problem;
 use super::directory::Directories;
 use super::gaps::{Gap, Gaps};
+use super::losses::Losses;
 use super::position::Position;
 use super::{Entry, Error, From};
 
@@ -54,6 +55,13 @@ impl Entries {
         self.gaps.met()
     }
 
+    /// What is missing of the run, for who keeps its entries elsewhere: a file that turns out to be damaged is told when
+    /// it is met, so the last entry must have been read.
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        self.gaps.losses().clone()
+    }
+
     /// The same entries from the newest to the oldest, read in that order.
     #[must_use]
     pub fn newest_first(mut self) -> NewestFirst {
@@ -86,6 +94,8 @@ impl Entries {
                 break;
             }
         }
+        // What was passed over is told before it is read again.
+        self.collect();
         self.leader = None;
         self.last = None;
     }

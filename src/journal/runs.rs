@@ -54,7 +54,7 @@ pub(super) fn entries(
     let mut gaps = Gaps::default();
     if let (Some(begin), Some(horizon)) = (search.begin(), horizon) {
         let span = search.span(&begin);
-        gaps = Gaps::of(losses::of_run(&mut search, &begin, &span)?.within(filter, &begin, &span));
+        gaps = Gaps::of(losses::of_run(&mut search, &begin, &span)?.within(filter));
         let late = search.is_followed_closely(&span);
         let files: Arc<[_]> = search.files().into_iter().map(|(_, file)| file).collect();
         let extent = Extent { first: Some(span.start), last: span.end };

@@ -25,7 +25,11 @@ const PARTS: [Part; 16] = [
     ("journal", &["invocation", "policy", "telemetry"], &IMPURE),
     ("store", &["auth", "invocation", "policy", "run"], &["axum", "hyper", "zbus"]),
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),
-    ("jobs", &["invocation", "journal", "policy", "run", "systemd", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    (
+        "jobs",
+        &["archive", "invocation", "journal", "policy", "run", "systemd", "telemetry"],
+        &["axum", "hyper", "sqlx", "zbus"],
+    ),
     ("http", &["auth", "config", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
     ("lifecycle", &["auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("archive", &["invocation", "journal", "policy"], &IMPURE),

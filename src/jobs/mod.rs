@@ -3,11 +3,11 @@
 //! Joins systemd, which knows what happens now, with the journal, which knows what was said. Knows nothing of HTTP or
 //! of tokens.
 
+mod archiver;
 mod cursor;
 mod follow;
 mod instances;
 mod live;
-
 mod registry;
 mod run;
 mod run_log;
@@ -26,6 +26,7 @@ use crate::policy::{AllowedJob, Policy};
 use crate::systemd::{self, Observer, StartError, Stopped, Systemd, UnitState};
 use crate::telemetry::Chain;
 
+pub use self::archiver::{Archiver, ArchiverTask, EndedLog, News, NotArchived};
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::follow::{Beginning, End, Event, Follower};
 pub use self::live::Batch;

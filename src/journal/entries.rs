@@ -23,6 +23,7 @@ pub struct Entries {
     /// The entry passed last: files may hold the same one.
     last: Option<Position>,
     gaps: Gaps,
+    is_known: bool,
     problems: Vec<Problem>,
     /// Those of the problems that the caller has yet to hear of between the entries.
     untold: Vec<Problem>,
@@ -33,11 +34,13 @@ impl Entries {
     pub(super) fn new(
         cursors: Vec<FileCursor>,
         gaps: Gaps,
+        is_known: bool,
         problems: Vec<Problem>,
         directories: Arc<Directories>,
         from: &From,
     ) -> Self {
-        let mut entries = Self { cursors, leader: None, last: None, gaps, problems, untold: Vec::new(), directories };
+        let untold = Vec::new();
+        let mut entries = Self { cursors, leader: None, last: None, gaps, is_known, problems, untold, directories };
         match from {
             From::Start => entries.gaps.meet_all(),
             From::Last(count) => entries.back_from_end(*count),
@@ -53,6 +56,12 @@ impl Entries {
     #[must_use]
     pub fn gaps(&self) -> Vec<Gap> {
         self.gaps.met()
+    }
+
+    /// Whether the journal has anything of the run. If it has not, it can't tell what is missing either.
+    #[must_use]
+    pub fn knows_run(&self) -> bool {
+        self.is_known
     }
 
     /// What is missing of the run, for who keeps its entries elsewhere: a file that turns out to be damaged is told when

@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::Error;
 use super::cursor::Span;
 use super::damage::Damage;
+use super::directory::Directories;
 use super::facts::{Facts, Known};
 use super::filter::Filter;
 use super::lists::{Begin, EARLY_MOST, Lists};
@@ -134,15 +135,24 @@ fn tells_of_starts(lists: &mut Lists) -> Result<bool, Damage> {
 
 /// Whether there is no older entry in those files to which the words of the manager go.
 fn is_first_of_all(search: &Search<'_>, position: &Position) -> Result<bool, Error> {
-    let is_of_user = |name: &OsStr| name.as_encoded_bytes().starts_with(b"user-");
-    let is_of_system =
-        |path: &Path| search.directories.namespace_of(path).is_none() && !path.file_name().is_some_and(is_of_user);
-    let files = search.directories.files()?;
-    let mut firsts =
-        files.iter().filter(|listed| is_of_system(&listed.path)).filter_map(|listed| listed.open().ok()?.reach().first);
     // A header knows the place of an entry, but not its hash.
     let position = Position { xor_hash: 0, ..*position };
-    Ok(firsts.all(|first| first.order(&position).is_ge()))
+    Ok(firsts_of_manager(search.directories)?.iter().all(|first| first.order(&position).is_ge()))
+}
+
+/// The oldest entry of those files to which the words of the manager go, by the clock.
+pub(super) fn first_of_manager(directories: &Directories) -> Result<Option<Position>, Error> {
+    Ok(firsts_of_manager(directories)?.into_iter().min_by_key(|first| first.realtime))
+}
+
+/// The first entry of each of the files to which the words of the manager go.
+fn firsts_of_manager(directories: &Directories) -> Result<Vec<Position>, Error> {
+    let is_of_user = |name: &OsStr| name.as_encoded_bytes().starts_with(b"user-");
+    let is_of_system =
+        |path: &Path| directories.namespace_of(path).is_none() && !path.file_name().is_some_and(is_of_user);
+    let files = directories.files()?;
+    let files = files.iter().filter(|listed| is_of_system(&listed.path));
+    Ok(files.filter_map(|listed| listed.open().ok()?.reach().first).collect())
 }
 
 fn now_usec() -> u64 {

@@ -219,6 +219,16 @@ impl Journal {
         runs::find(&self.directories, &Run { job: job.clone(), invocation })
     }
 
+    /// Whether the journal has entries that are as old as this time: microseconds since 1970. Of a run that ended then and of
+    /// which nothing is found, everything has otherwise been deleted.
+    ///
+    /// # Errors
+    /// As [`Journal::run`].
+    pub fn reaches_back_to(&self, usec: u64) -> Result<bool, Error> {
+        let first = losses::first_of_manager(&self.directories)?;
+        Ok(first.is_some_and(|first| first.realtime <= usec))
+    }
+
     /// Whether an entry with `field`=`value` has arrived, in the files being written or the newest archived ones.
     ///
     /// Cheap enough to be asked every millisecond: one or two small reads a file.

@@ -2,6 +2,8 @@
 //! that is killed, and a disk that is full.
 
 #[cfg(test)]
+mod archiver;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod logs;

@@ -7,6 +7,7 @@ mod archiver;
 mod cursor;
 mod follow;
 mod instances;
+mod lines;
 mod live;
 mod registry;
 mod run;
@@ -19,8 +20,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use self::instances::Instances;
+use self::lines::{Lines, Sources, Wanted};
 use self::live::Watcher;
 use self::registry::{Begun, Latest, Record, Registry, Settled};
+use crate::archive::Archive;
 use crate::journal::{self, FoundRun, Journal};
 use crate::policy::{AllowedJob, Policy};
 use crate::systemd::{self, Observer, StartError, Stopped, Systemd, UnitState};
@@ -109,6 +112,7 @@ pub struct JobState {
 pub struct Jobs {
     systemd: Systemd,
     journal: Journal,
+    archive: Option<Archive>,
     registry: Arc<Registry>,
     instances: Arc<Mutex<Instances>>,
     watcher: Arc<Watcher>,
@@ -142,7 +146,13 @@ impl Jobs {
     pub fn new(runs: Runs, systemd: Systemd, journal: Journal, instances_per_hour: usize) -> Self {
         let instances = Arc::new(Mutex::new(Instances::new(instances_per_hour)));
         let watcher = Arc::new(Watcher::new(journal.clone()));
-        Self { systemd, journal, registry: runs.0, instances, watcher }
+        Self { systemd, journal, archive: None, registry: runs.0, instances, watcher }
+    }
+
+    /// The same jobs, whose logs are looked for in `archive` first once a run has ended.
+    #[must_use]
+    pub fn with_archive(self, archive: Archive) -> Self {
+        Self { archive: Some(archive), ..self }
     }
 
     /// Starts a job and returns when its run has begun, or is still queued after ten seconds.
@@ -325,6 +335,30 @@ impl Jobs {
             record.complete_end(ended);
         }
         Ok(())
+    }
+
+    fn sources(&self) -> Sources {
+        Sources { journal: self.journal.clone(), archive: self.archive.clone() }
+    }
+
+    /// The lines of a run, and whether it has ended and they are all that it said, apart from the gaps.
+    async fn lines(&self, record: &Record, wanted: Wanted) -> Result<(Lines, bool), Error> {
+        let has_ended = wanted.run.ended().is_some();
+        if has_ended && self.archive.is_some() {
+            let (sources, wanted) = (self.sources(), wanted.clone());
+            let archived = tokio::task::spawn_blocking(move || sources.archived(&wanted)).await?;
+            if let Some((lines, settled)) =
+                archived.and_then(|lines| lines.is_settled().map(|settled| (lines, settled)))
+            {
+                return Ok((lines, settled));
+            }
+        }
+        let settled = has_ended && self.settle(record).await;
+        let sources = self.sources();
+        let lines = tokio::task::spawn_blocking(move || sources.open(&wanted)).await??;
+        // It may have been archived meanwhile.
+        let settled = lines.is_settled().unwrap_or(settled);
+        Ok((lines, settled))
     }
 
     /// Waits until all that an ended run said is in the journal; false if that cannot be told.

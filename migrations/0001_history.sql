@@ -23,10 +23,11 @@ CREATE TABLE runs (
     CHECK ((started_by IS NULL) = (request IS NULL)),
     CHECK ((phase = 'ended') = (result IS NOT NULL)),
     CHECK (exit_code IS NULL OR signal IS NULL),
-    CHECK (lost IS NULL OR result = 'unknown')
+    CHECK (lost IS NULL OR result = 'lost')
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX runs_of_job ON runs (job, requested_at, id);
+CREATE INDEX runs_by_age ON runs (requested_at, id);
 CREATE UNIQUE INDEX runs_by_invocation ON runs (invocation) WHERE invocation IS NOT NULL;
 CREATE INDEX runs_by_request ON runs (request) WHERE request IS NOT NULL;
 CREATE INDEX runs_not_ended ON runs (requested_at, id) WHERE phase <> 'ended';

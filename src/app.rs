@@ -3,22 +3,25 @@
 use std::fs::Permissions;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Keyring;
 use crate::config::{Listen, Settings};
 use crate::http::serve::{Bounds, Listener};
 use crate::http::{self, Following};
-use crate::jobs::{Jobs, Runs};
+use crate::jobs::{Jobs, Recorder, Runs};
 use crate::journal::{self, Journal};
 use crate::lifecycle::{self, StopOnDrop, Tokens};
+use crate::store::{Opened, Store};
 use crate::systemd::{BusAddress, Systemd};
+use crate::telemetry::Chain;
 
 /// How long the answers that are under way at the end may take.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -26,6 +29,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 const WRITE_STALL: Duration = Duration::from_secs(30);
 /// Proxies take an answer for dead after half a minute of silence, or more.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// The pause between two attempts to open the history.
+const HISTORY_RETRY: Duration = Duration::from_secs(5);
 /// How long systemd's state is waited for before the bridge answers without it, not ready.
 const FIRST_READING: Duration = Duration::from_secs(5);
 
@@ -63,12 +68,17 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let runs = Runs::new(policy.clone());
     let systemd = Systemd::new(BusAddress::System, policy.clone(), runs.observer());
     let instances = usize::try_from(settings.jobs.instances_per_hour).unwrap_or(usize::MAX);
-    let jobs = Jobs::new(runs, systemd.clone(), journal, instances);
+    let (jobs, recorder) = Jobs::new(runs, systemd.clone(), journal, instances);
     let stop = CancellationToken::new();
+    let _stop_on_drop = StopOnDrop(stop.clone());
+    let (tried, opened) = oneshot::channel();
+    let history = History { directory: settings.state_directory, jobs: jobs.clone(), systemd: systemd.clone() };
+    let keeping = tokio::spawn(history.keep(recorder, tried, stop.clone()));
+    // Runs from before this start have their ids before systemd tells of them.
+    let _ = tokio::time::timeout(FIRST_READING, opened).await;
     let following = Following { most: settings.limits.max_streams, heartbeat: HEARTBEAT };
     let router = http::router(policy, jobs, tokens.keyring(), settings.query_tokens, following, stop.clone());
 
-    let _stop_on_drop = StopOnDrop(stop.clone());
     let watching = {
         let (systemd, stop) = (systemd.clone(), stop.clone());
         tokio::spawn(async move { systemd.run(stop).await })
@@ -87,12 +97,59 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let stopped = lifecycle::until_asked_to_stop(&tokens).await.map_err(Error::Signals);
     lifecycle::notify(&[NotifyState::Stopping]);
     stop.cancel();
-    for task in [serving, watching] {
+    for task in [serving, watching, keeping] {
         if let Err(error) = task.await {
             log::error!("a task ended badly: {error}");
         }
     }
     stopped
+}
+
+/// What is kept of runs, and where.
+struct History {
+    directory: PathBuf,
+    jobs: Jobs,
+    systemd: Systemd,
+}
+
+impl History {
+    /// Keeps the history until `stop` is cancelled. `tried` is told when it has been opened, or could not be.
+    async fn keep(self, recorder: Recorder, tried: oneshot::Sender<()>, stop: CancellationToken) {
+        let jobs = self.jobs.clone();
+        let opening = tokio::spawn(self.open(tried));
+        recorder.run(stop).await;
+        opening.abort();
+        let _ = opening.await;
+        jobs.close_history().await;
+    }
+
+    /// Opens the history, as often as it takes: jobs run without it too. Then finds out what became of the runs from
+    /// before, when systemd has told what it knows.
+    async fn open(self, tried: oneshot::Sender<()>) {
+        let mut tried = Some(tried);
+        loop {
+            let opened = Store::open(&self.directory).await;
+            let error = match opened {
+                Ok(Opened { store, set_aside }) => {
+                    if let Some(aside) = set_aside {
+                        log::error!("the history was damaged; it is now {}, and a new one begins", aside.display());
+                    }
+                    if let Err(error) = self.jobs.take_up(store).await {
+                        log::error!("the runs of the time before cannot be read: {}", Chain(&error));
+                    }
+                    break;
+                }
+                Err(error) => error,
+            };
+            if tried.take().is_some() {
+                log::error!("runs are not recorded, only started: {}", Chain(&error));
+            }
+            tokio::time::sleep(HISTORY_RETRY).await;
+        }
+        drop(tried);
+        self.systemd.ready().await;
+        self.jobs.finish_adopted().await;
+    }
 }
 
 /// The sockets that systemd passed, and the configured addresses that are not among them.

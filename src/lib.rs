@@ -4,7 +4,8 @@
 //!  request ─▶ http ─▶ auth ─▶ policy ─▶ jobs ─┬─▶ systemd ─▶ D-Bus ─▶ polkit ─▶ PID 1
 //!               │     Caller  AllowedJob      │      ▲                            │
 //!               │                             │      └── signals ◀── mirror ◀─────┘
-//!               ◀──── Run, RunLog ────────────┴─▶ journal ─▶ files of journald
+//!               ◀──── Run, RunLog ────────────┼─▶ journal ─▶ files of journald
+//!                                             └─▶ store ──▶ SQLite
 //! ```
 //!
 //! Data flows one way, and types carry what has been decided: [`policy::Policy::admit`] is the only way to an

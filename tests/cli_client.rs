@@ -377,6 +377,20 @@ fn state_and_stop_and_jobs_are_for_people_and_for_scripts() {
             { "job": "ci-test-b@", "state": null, "template": true, "description": null },
         ] }),
     );
+    let runs = Answer::json(
+        200,
+        &json!({ "more": false, "runs": [
+            { "id": "r2", "requested_at": "2026-11-21T10:40:02Z", "state": "running", "result": null, "duration_seconds": null, "started_by": "ci" },
+            { "id": "r1", "requested_at": "2026-11-20T10:40:02Z", "state": "ended", "result": "exit-code", "duration_seconds": 61.04, "started_by": "systemd" },
+        ] }),
+    );
+    let done = Played::new([("GET /api/job/ci-test-a/runs", runs)]).run(&["runs", "ci-test-a", "--limit", "2"]);
+    assert_eq!(
+        done.stdout,
+        "RUN  REQUESTED             RESULT     TOOK    BY\n\
+         r2   2026-11-21T10:40:02Z  running            ci\n\
+         r1   2026-11-20T10:40:02Z  exit-code  61.0 s  systemd\n"
+    );
     let done = Played::new([("GET /api/jobs", jobs)]).run(&["jobs"]);
     let expected = "JOB         STATE     DESCRIPTION\nci-test-a   inactive  Say hello\nci-test-b@  template\n";
     assert_eq!(done.stdout, expected);

@@ -27,14 +27,18 @@ const PARTS: [Part; 16] = [
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),
     (
         "jobs",
-        &["archive", "invocation", "journal", "policy", "run", "systemd", "telemetry"],
+        &["archive", "invocation", "journal", "policy", "run", "store", "systemd", "telemetry"],
         &["axum", "hyper", "sqlx", "zbus"],
     ),
     ("http", &["auth", "config", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
     ("lifecycle", &["auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("archive", &["invocation", "journal", "policy"], &IMPURE),
     // These two put the others together.
-    ("app", &["auth", "config", "http", "jobs", "journal", "lifecycle", "systemd"], &["axum", "hyper", "sqlx", "zbus"]),
+    (
+        "app",
+        &["auth", "config", "http", "jobs", "journal", "lifecycle", "store", "systemd", "telemetry"],
+        &["axum", "hyper", "sqlx", "zbus"],
+    ),
     (
         "cli",
         &["app", "auth", "config", "journal", "policy", "setup", "systemd", "telemetry"],

@@ -26,6 +26,8 @@ pub const CONFIG_FILE: &str = "/etc/ci-bridge/config.toml";
 
 /// Where the tokens are unless `tokens_file` says otherwise.
 pub const TOKENS_FILE: &str = "/etc/ci-bridge/tokens.toml";
+/// Where the state is unless `state_directory` says otherwise.
+pub const STATE_DIRECTORY: &str = "/var/lib/ci-bridge";
 
 /// Why a file of the configuration could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +99,8 @@ pub struct Settings {
     pub query_tokens: QueryTokens,
     /// The file with the hashes of the tokens, an absolute path.
     pub tokens_file: PathBuf,
+    /// Where the history is kept, an absolute path. Default: `/var/lib/ci-bridge`.
+    pub state_directory: PathBuf,
     /// Which jobs there are.
     pub jobs: Jobs,
     /// What one client or all together may use.
@@ -144,6 +148,7 @@ impl Settings {
         let listen = listen(&root)?;
         let query_tokens = root.get("query_tokens").map(|value| value.parsed(QueryTokens::parse)).transpose()?;
         let tokens_file = absolute_path(&root, "tokens_file", TOKENS_FILE)?;
+        let state_directory = absolute_path(&root, "state_directory", STATE_DIRECTORY)?;
         let jobs = root.section("jobs")?;
         let prefixes = prefixes(&jobs)?;
         let instances_per_hour = number(&jobs, "instances_per_hour", 200, 1_000_000)?;
@@ -157,6 +162,7 @@ impl Settings {
             listen,
             query_tokens: query_tokens.unwrap_or_default(),
             tokens_file,
+            state_directory,
             jobs: Jobs { policy: Policy::new(prefixes), instances_per_hour },
             limits,
         })

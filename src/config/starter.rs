@@ -20,6 +20,9 @@ pub fn starter(prefixes: &[Prefix]) -> String {
 # The hashes of the tokens, see `ci-bridge token --help`.
 #tokens_file = "/etc/ci-bridge/tokens.toml"
 
+# Where the history of runs is kept.
+#state_directory = "/var/lib/ci-bridge"
+
 [jobs]
 # Units whose name starts like this may be started, stopped and read.
 # After a change run `ci-bridge init`, which writes the polkit rule again.
@@ -62,6 +65,6 @@ mod tests {
             .join("\n");
         assert_ne!(uncommented, text);
         assert_eq!(Settings::parse(&uncommented).unwrap(), settings);
-        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 8);
+        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 9);
     }
 }

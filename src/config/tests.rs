@@ -12,6 +12,7 @@ fn the_smallest_file_has_a_default_for_everything_else() {
     assert_eq!(settings.listen, [Listen::Tcp("127.0.0.1:8000".parse().unwrap())]);
     assert_eq!(settings.query_tokens, QueryTokens::Allow);
     assert_eq!(settings.tokens_file, Path::new("/etc/ci-bridge/tokens.toml"));
+    assert_eq!(settings.state_directory, Path::new("/var/lib/ci-bridge"));
     assert_eq!(settings.jobs.policy.prefixes(), [Prefix::parse("ci-test-").unwrap()]);
     assert_eq!(settings.jobs.instances_per_hour, 200);
     assert_eq!(settings.limits.max_connections, 4096);
@@ -26,6 +27,7 @@ fn every_key_is_read() {
         listen = ["[::1]:8000", "unix:/run/ci-bridge/http.sock"]
         query_tokens = "read-only"
         tokens_file = "/etc/other/tokens.toml"
+        state_directory = "/srv/ci-bridge"
 
         [jobs]
         prefixes = ["ci-test-", "nightly-"]
@@ -42,6 +44,7 @@ fn every_key_is_read() {
         listen: vec![Listen::Tcp("[::1]:8000".parse().unwrap()), Listen::Unix("/run/ci-bridge/http.sock".into())],
         query_tokens: QueryTokens::ReadOnly,
         tokens_file: "/etc/other/tokens.toml".into(),
+        state_directory: "/srv/ci-bridge".into(),
         jobs: Jobs {
             policy: Policy::new(vec![Prefix::parse("ci-test-").unwrap(), Prefix::parse("nightly-").unwrap()]),
             instances_per_hour: 5,

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 
 use super::jobs::RUN_ID;
 use super::problem::Problem;
+use super::runs::RunFailed;
 use super::shape;
 use super::stream::TooManyStreams;
 use crate::auth::Denial;
@@ -46,6 +47,28 @@ impl From<NotAllowed> for Problem {
     }
 }
 
+impl From<RunFailed> for Problem {
+    fn from(RunFailed(run): RunFailed) -> Self {
+        let result = run.ended().map(|ended| ended.result.as_str()).unwrap_or_default();
+        let detail = format!("run {} of {} did not succeed: {result}", run.id, run.job.name());
+        let problem = Self::new(StatusCode::FAILED_DEPENDENCY, "run_failed", detail);
+        // The same members as of a run that did.
+        let members = match serde_json::json!(shape::Run::of(&run)) {
+            serde_json::Value::Object(members) => members,
+            _ => serde_json::Map::new(),
+        };
+        let problem = members.into_iter().fold(problem, |problem, (name, value)| problem.with(&name, value));
+        with_run_id(problem, &run)
+    }
+}
+
+fn with_run_id(problem: Problem, run: &jobs::Run) -> Problem {
+    match HeaderValue::from_str(&run.id.to_string()) {
+        Ok(id) => problem.header(RUN_ID, id),
+        Err(_) => problem,
+    }
+}
+
 impl From<jobs::NotACursor> for Problem {
     fn from(error: jobs::NotACursor) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_cursor", error.to_string())
@@ -67,11 +90,7 @@ impl From<jobs::Error> for Problem {
             Error::Busy(run) => {
                 let member = serde_json::json!(shape::Run::of(&run));
                 let detail = format!("{detail}; wait for run {}, stop it, or join it with ?if_busy=join", run.id);
-                let problem = Self::new(StatusCode::CONFLICT, "busy", detail).with("run", member);
-                match HeaderValue::from_str(&run.id.to_string()) {
-                    Ok(id) => problem.header(RUN_ID, id),
-                    Err(_) => problem,
-                }
+                with_run_id(Self::new(StatusCode::CONFLICT, "busy", detail).with("run", member), &run)
             }
             Error::TooManyInstances(pause) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_instances", detail).retry_after(pause)
@@ -81,6 +100,10 @@ impl From<jobs::Error> for Problem {
             Error::Journal(ref cause) => {
                 log::error!("{}", Chain(cause));
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable", detail)
+            }
+            Error::History(ref cause) => {
+                log::error!("{}", Chain(cause));
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "history_unavailable", detail).retry_after(MOMENT)
             }
             Error::Internal(ref cause) => internal(cause),
         }

@@ -12,11 +12,12 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::authenticate::{Reader, Writer};
+use super::edge::RequestId;
 use super::params::Params;
 use super::problem::Problem;
 use super::{AppState, shape};
 use crate::auth::Caller;
-use crate::jobs::{Error, IfBusy, Run};
+use crate::jobs::{Error, IfBusy, Origin, Run};
 use crate::policy::{AllowedJob, JobName, NameError, NotAllowed};
 use crate::systemd::Stopped;
 
@@ -24,7 +25,7 @@ pub(super) const RUN_ID: HeaderName = HeaderName::from_static("x-ci-run-id");
 pub(super) const CURSOR: HeaderName = HeaderName::from_static("x-ci-cursor");
 
 /// The longest that a state is waited for, in seconds: proxies give up after sixty.
-const WAIT_SECONDS: u64 = 55;
+pub(super) const WAIT_SECONDS: u64 = 55;
 
 /// The name in the path, before anything is asked about it.
 pub(super) struct PathJob(String);
@@ -58,6 +59,7 @@ impl PathJob {
 pub(super) async fn start_job(
     Writer(caller): Writer,
     State(state): State<AppState>,
+    RequestId(request): RequestId,
     path: PathJob,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -65,7 +67,8 @@ pub(super) async fn start_job(
     let if_busy = params.choice("if_busy", &[("reject", IfBusy::Reject), ("join", IfBusy::Join)])?;
     let job = path.admit(&params, &caller, &state)?;
     let start = to_the_end(async move {
-        let start = state.jobs.start(&job, if_busy.unwrap_or_default()).await?;
+        let origin = Origin::Token { name: caller.name().clone(), request };
+        let start = state.jobs.start(&job, if_busy.unwrap_or_default(), origin).await?;
         let (job, token, did) = (job.name(), caller.name(), if start.joined { "joined" } else { "started" });
         log::info!(
             token = token.as_str(), job = job.as_str(), run:display = start.run.id;
@@ -80,7 +83,7 @@ pub(super) async fn start_job(
 }
 
 /// Works on also after the caller has hung up: what changes something is neither left half done nor out of the log.
-async fn to_the_end<T: Send + 'static>(
+pub(super) async fn to_the_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
     tokio::spawn(work).await?
@@ -92,7 +95,7 @@ fn answer(message: &str, run: &Run) -> Value {
 }
 
 /// Names the run in the headers, for callers that read no JSON.
-fn with_run(run: &Run, mut response: Response) -> Response {
+pub(super) fn with_run(run: &Run, mut response: Response) -> Response {
     let id = run.id.to_string();
     let location = location(run.job.name(), &id);
     let cursor = shape::beginning(run).unwrap_or_default();
@@ -142,7 +145,7 @@ pub(super) async fn stop_job(
 }
 
 /// What a stop came to, in words.
-fn said(stopped: Stopped) -> &'static str {
+pub(super) fn said(stopped: Stopped) -> &'static str {
     match stopped {
         Stopped::Stopped => "Job stopped",
         Stopped::WasInactive => "Job was not active",

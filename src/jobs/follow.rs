@@ -100,7 +100,7 @@ impl Jobs {
     /// # Errors
     /// [`Error::NoSuchJob`], [`Error::NoSuchRun`], [`Error::Journal`].
     pub async fn follow(&self, job: &AllowedJob, run: Option<RunId>, beginning: Beginning) -> Result<Follower, Error> {
-        let unit = self.systemd.state(job).await?.ok_or(Error::NoSuchJob)?;
+        let unit = self.unit_of(job, run).await?;
         let record = match &beginning {
             Beginning::After(cursor) => self.of_invocation(job, cursor.invocation).await?,
             Beginning::Last(_) => self.find(job, run).await?,

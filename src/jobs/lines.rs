@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::Run;
+use super::{LogPlace, Run};
 use crate::archive::{self, Archive};
 use crate::journal::{self, Entry, Filter, From, Gap, Journal};
 use crate::telemetry::Chain;
@@ -61,6 +61,9 @@ impl Sources {
 
     /// Whether a run of which the journal has nothing has been deleted from it. If not, there was nothing to say.
     fn is_deleted(&self, run: &Run) -> Result<bool, journal::Error> {
+        if run.log.place == LogPlace::Archive {
+            return Ok(true);
+        }
         let at = run.ended().and_then(|ended| ended.at.or(run.started));
         let usec = at.and_then(|at| u64::try_from(at.as_microsecond()).ok());
         usec.map_or(Ok(false), |usec| self.journal.reaches_back_to(usec).map(|reaches| !reaches))

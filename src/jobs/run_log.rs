@@ -63,7 +63,7 @@ impl Jobs {
     /// # Errors
     /// [`Error::NoSuchJob`], [`Error::NoSuchRun`], [`Error::Journal`].
     pub async fn log(&self, job: &AllowedJob, run: Option<RunId>, part: Part, filter: Filter) -> Result<RunLog, Error> {
-        let unit = self.systemd.state(job).await?.ok_or(Error::NoSuchJob)?;
+        let unit = self.unit_of(job, run).await?;
         let record = match &part {
             Part::After(cursor) => self.of_invocation(job, cursor.invocation).await?,
             Part::Whole | Part::NewestFirst | Part::Last(_) => self.find(job, run).await?,

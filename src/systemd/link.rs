@@ -26,7 +26,6 @@ const BUS: &str = "org.freedesktop.DBus";
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
-const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// No call to systemd takes longer than this, polkit included.
@@ -394,11 +393,11 @@ impl Link {
         self.ask(connection, &message, |answer| Read::Unit(unit.to_owned(), answer)).await
     }
 
-    /// Reads what systemd knows of `unit` as a service, past the mirror: for what no change of the unit's state touches.
-    pub(super) async fn service_properties(&self, unit: &str) -> Result<Message, Error> {
+    /// Reads all that systemd knows of `unit`, past the mirror: for what no change of the unit's state touches.
+    pub(super) async fn properties(&self, unit: &str) -> Result<Message, Error> {
         let connection = self.connected()?;
         let path = path::of_unit(unit);
-        Ok(connection.call_method(Some(SYSTEMD), path, Some(PROPERTIES), "GetAll", &SERVICE).await?)
+        Ok(connection.call_method(Some(SYSTEMD), path, Some(PROPERTIES), "GetAll", &"").await?)
     }
 
     /// Sends a call whose reply the drain task takes.

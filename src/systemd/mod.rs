@@ -12,6 +12,7 @@ mod mirror;
 mod path;
 mod start;
 mod unit;
+mod usage;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,7 @@ use zbus::Variant;
 
 use self::link::Link;
 use self::start::Pins;
+use crate::invocation::InvocationId;
 use crate::policy::{AllowedJob, JobName, Policy};
 
 pub use self::error::Error;
@@ -30,6 +32,7 @@ pub use self::log_settings::LogSettings;
 pub use self::mirror::Observer;
 pub use self::start::{StartError, Stopped};
 pub use self::unit::{ActiveState, LoadState, UnitState};
+pub use self::usage::Usage;
 
 /// How long the list of unit files is good for; a file that appears without `daemon-reload` is seen after this time.
 const CATALOGUE_AGE: Duration = Duration::from_secs(1);
@@ -156,10 +159,27 @@ impl Systemd {
     /// # Errors
     /// [`Error`] if systemd refuses or cannot be reached.
     pub async fn log_settings(&self, job: &AllowedJob) -> Result<LogSettings, Error> {
-        let reply = self.link.service_properties(job.unit()).await?;
+        let reply = self.link.properties(job.unit()).await?;
         let body = reply.body();
         let properties: HashMap<&str, Variant<'_>> = body.deserialize().map_err(Error::Protocol)?;
         Ok(LogSettings::from_properties(&properties))
+    }
+
+    /// What the newest run of the job's unit has used; `None` if systemd no longer has it in memory or it is not that run.
+    ///
+    /// # Errors
+    /// [`Error`] if systemd cannot be reached.
+    pub async fn usage(&self, job: &AllowedJob, invocation: InvocationId) -> Result<Option<Usage>, Error> {
+        // To ask would make systemd load the unit.
+        if self.link.mirror.get(job.unit()).is_none_or(|state| !state.in_memory) {
+            return Ok(None);
+        }
+        let reply = self.link.properties(job.unit()).await?;
+        let body = reply.body();
+        let properties: HashMap<&str, Variant<'_>> = body.deserialize().map_err(Error::Protocol)?;
+        let mut state = UnitState::unknown(job.unit());
+        state.apply(&properties);
+        Ok((state.invocation == Some(invocation)).then(|| Usage::from_properties(&properties)))
     }
 
     async fn files(&self) -> Result<Catalogue, Error> {

@@ -270,7 +270,7 @@ async fn a_machine_that_lost_its_power_still_has_the_verdicts_of_its_runs() {
     let state = bridge.state(GATE).await;
     assert_eq!(
         (&state["state"], &state["run_state"], &state["result"]),
-        (&json!("inactive"), &json!("ended"), &json!("unknown"))
+        (&json!("inactive"), &json!("ended"), &json!("lost"))
     );
     assert_eq!(lines_of_job(&bridge.logs(GATE).await), ["open", "before the end"]);
     let run = open_gate(&bridge, "again").await;

@@ -26,6 +26,7 @@ mod names;
 mod outages;
 mod params;
 mod paths;
+mod runs;
 mod starts;
 mod states;
 mod stops;

@@ -97,7 +97,7 @@ async fn nobody_claims_to_know_how_a_run_ended_that_ended_unseen() {
     bridge.until("GET /readyz", |answer| answer.status != 200).await;
     is_ready(&bridge).await;
     let state = bridge.ended("ci-test-a", &run).await;
-    assert_eq!((&state["result"], &state["exit_code"]), (&json!("unknown"), &Value::Null), "{state}");
+    assert_eq!((&state["result"], &state["exit_code"]), (&json!("lost"), &Value::Null), "{state}");
     let state = bridge.call(STATE).await.json();
     assert_eq!((&state["run_state"], &state["invocation_id"]), (&json!("running"), &json!("02".repeat(16))));
 }
@@ -112,7 +112,7 @@ async fn a_unit_that_was_forgotten_unseen_has_an_unknown_verdict() {
     bridge.systemd.revive_bus().await;
     is_ready(&bridge).await;
     let state = bridge.ended("ci-test-a", &run).await;
-    assert_eq!((&state["result"], &state["state"]), (&json!("unknown"), &json!("inactive")), "{state}");
+    assert_eq!((&state["result"], &state["state"]), (&json!("lost"), &json!("inactive")), "{state}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

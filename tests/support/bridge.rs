@@ -12,9 +12,13 @@ use ci_bridge::http::Following;
 use ci_bridge::http::serve::{Bounds, Listener, serve};
 use ci_bridge::jobs::{Jobs, Runs};
 use ci_bridge::journal::Journal;
+use ci_bridge::lifecycle::StopOnDrop;
 use ci_bridge::policy::{Policy, Prefix};
+use ci_bridge::store::Store;
 use ci_bridge::systemd::{BusAddress, Systemd};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::JournalFiles;
@@ -44,7 +48,7 @@ pub(crate) struct Tokens {
 }
 
 impl Tokens {
-    fn generate() -> (Self, Keyring) {
+    fn generate() -> (Self, Arc<ArcSwap<Keyring>>) {
         let mut file = String::new();
         let mut add = |name: &str, access: Access, extra: &str| {
             let token = Token::generate(access).unwrap().expose().to_owned();
@@ -60,7 +64,7 @@ impl Tokens {
             early: add("early", Access::ReadWrite, "not_before = 2999-01-01T00:00:00Z"),
         };
         file.push_str(&entry("foreign", Access::ReadWrite, FOREIGN, ""));
-        (tokens, Keyring::parse(&file).unwrap())
+        (tokens, Arc::new(ArcSwap::from_pointee(Keyring::parse(&file).unwrap())))
     }
 }
 
@@ -113,13 +117,9 @@ pub(crate) struct Bridge {
     pub(crate) view: Systemd,
     journal: Arc<JournalFiles>,
     keyring: Arc<ArcSwap<Keyring>>,
-    stop: CancellationToken,
-}
-
-impl Drop for Bridge {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
+    stop: StopOnDrop,
+    state: TempDir,
+    keeping: JoinHandle<()>,
 }
 
 impl Bridge {
@@ -143,19 +143,35 @@ impl Bridge {
     }
 
     async fn to(systemd: Systemd1, setup: Setup) -> Self {
-        crate::logged::capture();
         let journal = Arc::new(JournalFiles::write(&setup.journal));
-        let (tokens, keyring) = Tokens::generate();
+        Self::on(systemd, setup, journal, Tokens::generate(), tempfile::tempdir().unwrap()).await
+    }
+
+    async fn on(
+        systemd: Systemd1,
+        setup: Setup,
+        journal: Arc<JournalFiles>,
+        (tokens, keyring): (Tokens, Arc<ArcSwap<Keyring>>),
+        state: TempDir,
+    ) -> Self {
+        crate::logged::capture();
         let policy = Policy::new(vec![Prefix::parse("ci-test-").unwrap()]);
         let runs = Runs::new(policy.clone());
         let view = Systemd::new(BusAddress::At(systemd.address()), policy.clone(), runs.observer());
         // There is no journald that could say that it has written everything.
         let files = Journal::new(vec![journal.directory().to_owned()]).with_socket(&journal.directory().join(JOURNALD));
-        let jobs = Jobs::new(runs, view.clone(), files, setup.instances_per_hour);
-        let keyring = Arc::new(ArcSwap::from_pointee(keyring));
+        let (jobs, recorder) = Jobs::new(runs, view.clone(), files, setup.instances_per_hour);
+        let store = Store::open(state.path()).await.unwrap().store;
+        jobs.take_up(store).await.unwrap();
         let stop = CancellationToken::new();
-        let router =
-            ci_bridge::http::router(policy, jobs, keyring.clone(), setup.query_tokens, setup.following, stop.clone());
+        let router = ci_bridge::http::router(
+            policy,
+            jobs.clone(),
+            keyring.clone(),
+            setup.query_tokens,
+            setup.following,
+            stop.clone(),
+        );
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -167,7 +183,33 @@ impl Bridge {
         tokio::spawn(serve(vec![Listener::Tcp(listener)], router, bounds, stop.clone(), DRAIN));
         let (watching, stopped) = (view.clone(), stop.clone());
         tokio::spawn(async move { watching.run(stopped).await });
-        Self { systemd, tokens, address, view, journal, keyring, stop }
+        let (adopting, systemd_is_known) = (jobs.clone(), view.clone());
+        tokio::spawn(async move {
+            systemd_is_known.ready().await;
+            adopting.finish_adopted().await;
+        });
+        let stopped = stop.clone();
+        let keeping = tokio::spawn(async move {
+            recorder.run(stopped).await;
+            jobs.close_history().await;
+        });
+        Self { systemd, tokens, address, view, journal, keyring, stop: StopOnDrop(stop), state, keeping }
+    }
+
+    /// Ends the bridge, and begins another one with the same systemd, journal and history.
+    pub(crate) async fn restart(self) -> Self {
+        self.restart_after(async |_| {}).await
+    }
+
+    /// The same, with something happening while no bridge is there.
+    pub(crate) async fn restart_after(self, meanwhile: impl AsyncFnOnce(&mut Systemd1)) -> Self {
+        let Self { mut systemd, tokens, journal, keyring, stop, state, keeping, .. } = self;
+        drop(stop);
+        keeping.await.unwrap();
+        meanwhile(&mut systemd).await;
+        let bridge = Self::on(systemd, Setup::default(), journal, (tokens, keyring), state).await;
+        bridge.view.ready().await;
+        bridge
     }
 
     /// A journald that takes messages and does nothing with them.
@@ -197,7 +239,7 @@ impl Bridge {
 
     /// Asks the bridge to stop.
     pub(crate) fn stop(&self) {
-        self.stop.cancel();
+        self.stop.0.cancel();
     }
 
     /// Takes away the journal file that was written as the first, second, …, as journald does to make room.

@@ -36,7 +36,7 @@ const PARTS: [Part; 16] = [
     // These two put the others together.
     (
         "app",
-        &["auth", "config", "http", "jobs", "journal", "lifecycle", "store", "systemd", "telemetry"],
+        &["archive", "auth", "config", "http", "jobs", "journal", "lifecycle", "store", "systemd", "telemetry"],
         &["axum", "hyper", "sqlx", "zbus"],
     ),
     (

@@ -12,11 +12,12 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::{self, Archive};
 use crate::auth::Keyring;
-use crate::config::{Listen, Settings};
+use crate::config::{self, Listen, Settings};
 use crate::http::serve::{Bounds, Listener};
 use crate::http::{self, Following};
-use crate::jobs::{Jobs, Limits, Recorder, Runs};
+use crate::jobs::{Archiver, Jobs, Limits, Recorder, Runs};
 use crate::journal::{self, Journal};
 use crate::lifecycle::{self, StopOnDrop, Tokens};
 use crate::store::{Opened, Store};
@@ -29,8 +30,12 @@ const DRAIN: Duration = Duration::from_secs(10);
 const WRITE_STALL: Duration = Duration::from_secs(30);
 /// Proxies take an answer for dead after half a minute of silence, or more.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// The pause between two attempts to open the history.
+/// The pause between two attempts to open the history, or the archive.
 const HISTORY_RETRY: Duration = Duration::from_secs(5);
+/// Where the archive is in the state directory.
+const ARCHIVE: &str = "logs";
+/// The pause between two attempts to archive a log for which there was no room.
+const ARCHIVE_RETRY: Duration = Duration::from_secs(30);
 /// How long systemd's state is waited for before the bridge answers without it, not ready.
 const FIRST_READING: Duration = Duration::from_secs(5);
 /// How long a request waits for a systemd that is away: executing itself anew takes it a tenth of a second.
@@ -73,9 +78,12 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
         instances_per_hour: usize::try_from(settings.jobs.instances_per_hour).unwrap_or(usize::MAX),
         queued_runs: settings.limits.max_queued_runs,
     };
-    let (jobs, recorder) = Jobs::new(runs, systemd.clone(), journal, limits);
+    let (jobs, recorder) = Jobs::new(runs, systemd.clone(), journal.clone(), limits);
     let stop = CancellationToken::new();
     let _stop_on_drop = StopOnDrop(stop.clone());
+    let directory = settings.state_directory.join(ARCHIVE);
+    let archiving = Archiving { directory, settings: settings.archive, jobs: jobs.clone(), journal };
+    let archiving = tokio::spawn(archiving.keep(stop.clone()));
     let (tried, opened) = oneshot::channel();
     let history = History { directory: settings.state_directory, jobs: jobs.clone(), systemd: systemd.clone() };
     let keeping = tokio::spawn(history.keep(recorder, tried, stop.clone()));
@@ -102,7 +110,7 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let stopped = lifecycle::until_asked_to_stop(&tokens).await.map_err(Error::Signals);
     lifecycle::notify(&[NotifyState::Stopping]);
     stop.cancel();
-    for task in [serving, watching, keeping] {
+    for task in [serving, watching, keeping, archiving] {
         if let Err(error) = task.await {
             log::error!("a task ended badly: {error}");
         }
@@ -154,6 +162,61 @@ impl History {
         drop(tried);
         self.systemd.ready().await;
         self.jobs.finish_adopted().await;
+        self.jobs.archive_rest().await;
+    }
+}
+
+/// What is kept of logs, and where.
+struct Archiving {
+    directory: PathBuf,
+    settings: config::Archive,
+    jobs: Jobs,
+    journal: Journal,
+}
+
+impl Archiving {
+    /// Keeps the archive until `stop` is cancelled.
+    async fn keep(self, stop: CancellationToken) {
+        // What was archived before can still be read.
+        if !self.settings.enabled && !self.directory.exists() {
+            return;
+        }
+        let Some(archive) = stop.run_until_cancelled(self.open()).await else { return };
+        if !self.settings.enabled {
+            return self.jobs.take_up_archive(archive, None);
+        }
+        let limits = archive::Limits {
+            age: Some(self.settings.max_age),
+            bytes: Some(self.settings.max_bytes),
+            logs_per_job: Some(self.settings.max_runs_per_job),
+        };
+        let (archiver, task, news) = Archiver::new(self.journal, archive.clone(), limits, ARCHIVE_RETRY);
+        self.jobs.take_up_archive(archive, Some(archiver));
+        let working = tokio::spawn(task.run(stop.clone()));
+        // If the history is not there yet, this is done when it is.
+        let offering = stop.run_until_cancelled(self.jobs.archive_rest());
+        tokio::join!(offering, self.jobs.record_logs(news));
+        if let Err(error) = working.await {
+            log::error!("a task ended badly: {error}");
+        }
+    }
+
+    /// Opens the archive, as often as it takes.
+    async fn open(&self) -> Archive {
+        let mut has_told = false;
+        loop {
+            let directory = self.directory.clone();
+            let error = match tokio::task::spawn_blocking(move || Archive::open(&directory)).await {
+                Ok(Ok(archive)) => return archive.keeping_free(self.settings.keep_free),
+                Ok(Err(error)) => Chain(&error).to_string(),
+                Err(error) => error.to_string(),
+            };
+            if !has_told {
+                log::error!("logs are not archived: {error}");
+            }
+            has_told = true;
+            tokio::time::sleep(HISTORY_RETRY).await;
+        }
     }
 }
 

@@ -14,7 +14,7 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 15] = [
+const PARTS: [Part; 16] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
@@ -27,15 +27,16 @@ const PARTS: [Part; 15] = [
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),
     (
         "jobs",
-        &["invocation", "journal", "policy", "run", "store", "systemd", "telemetry"],
+        &["archive", "invocation", "journal", "policy", "run", "store", "systemd", "telemetry"],
         &["axum", "hyper", "sqlx", "zbus"],
     ),
     ("http", &["auth", "config", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
     ("lifecycle", &["auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    ("archive", &["invocation", "journal", "policy"], &IMPURE),
     // These two put the others together.
     (
         "app",
-        &["auth", "config", "http", "jobs", "journal", "lifecycle", "store", "systemd", "telemetry"],
+        &["archive", "auth", "config", "http", "jobs", "journal", "lifecycle", "store", "systemd", "telemetry"],
         &["axum", "hyper", "sqlx", "zbus"],
     ),
     (

@@ -43,6 +43,19 @@ prefixes = [{}]
 
 # How long a client may take to send the head of a request, and how long a connection may idle.
 #header_timeout = "10s"
+
+[archive]
+# Logs of runs that have ended are kept in the state directory, for when journald has deleted them.
+#enabled = true
+
+# A log goes when its run ended so long ago, when all logs together take more of the disk, or when there are so many
+# newer ones of its job. The last one of a job stays in any case.
+#max_age = "400d"
+#max_bytes = "10GiB"
+#max_runs_per_job = 1000
+
+# No log is written that would leave less of the disk free.
+#keep_free = "1GiB"
 "#,
         prefixes.join(", ")
     )
@@ -68,6 +81,6 @@ mod tests {
             .join("\n");
         assert_ne!(uncommented, text);
         assert_eq!(Settings::parse(&uncommented).unwrap(), settings);
-        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 10);
+        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 15);
     }
 }

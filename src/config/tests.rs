@@ -18,6 +18,14 @@ fn the_smallest_file_has_a_default_for_everything_else() {
     assert_eq!(settings.limits.max_connections, 4096);
     assert_eq!(settings.limits.max_streams, 2000);
     assert_eq!(settings.limits.header_timeout, Duration::from_secs(10));
+    let archive = Archive {
+        enabled: true,
+        max_age: Duration::from_hours(400 * 24),
+        max_bytes: 10 << 30,
+        max_runs_per_job: NonZeroUsize::new(1000).unwrap(),
+        keep_free: 1 << 30,
+    };
+    assert_eq!(settings.archive, archive);
 }
 
 #[test]
@@ -38,6 +46,13 @@ fn every_key_is_read() {
         max_streams = 50
         max_queued_runs = 5
         header_timeout = "5s"
+
+        [archive]
+        enabled = false
+        max_age = "90d"
+        max_bytes = "500MiB"
+        max_runs_per_job = 20
+        keep_free = "0B"
         "#,
     )
     .unwrap();
@@ -55,6 +70,13 @@ fn every_key_is_read() {
             max_streams: 50,
             max_queued_runs: 5,
             header_timeout: Duration::from_secs(5),
+        },
+        archive: Archive {
+            enabled: false,
+            max_age: Duration::from_hours(90 * 24),
+            max_bytes: 500 << 20,
+            max_runs_per_job: NonZeroUsize::new(20).unwrap(),
+            keep_free: 0,
         },
     };
     assert_eq!(settings, expected);
@@ -112,6 +134,18 @@ fn a_wrong_value_is_named_with_its_line_and_its_remedy() {
             "line 2: `limits.header_timeout`: `10` is no length of time; write for example `10s`, `5m`, `12h` or `90d`",
         ),
         ("[limits]\nheader_timeout = \"1h\"", "line 2: `limits.header_timeout`: choose between `1s` and `10m`"),
+        ("[archive]\nenabled = \"yes\"", "line 2: `archive.enabled` must be `true` or `false`, not of type string"),
+        ("[archive]\nmax_age = \"12h\"", "line 2: `archive.max_age`: choose `1d` or more"),
+        (
+            "[archive]\nmax_bytes = \"10GB\"",
+            "line 2: `archive.max_bytes`: `10GB` is no size; \
+             write a whole number with `B`, `KiB`, `MiB`, `GiB` or `TiB`, for example `10GiB`",
+        ),
+        ("[archive]\nkeep_free = 5", "line 2: `archive.keep_free` must be a string in quotes, not of type integer"),
+        (
+            "[archive]\nmax_runs_per_job = 0",
+            "line 2: `archive.max_runs_per_job`: 0 is out of range; choose 1 to 1000000",
+        ),
     ] {
         assert_eq!(fault(text), expected);
     }

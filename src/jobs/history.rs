@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Runs of which it may be waiting to be told; of more, the oldest are not recorded.
 const UNTOLD: usize = 20_000;
 /// Runs that are taken from the store at the start, besides those that have not ended.
-const REMEMBERED: u32 = 1000;
+pub(super) const REMEMBERED: u32 = 1000;
 /// Runs that are looked into at once after their end.
 const EXAMINED_AT_ONCE: usize = 16;
 /// How long what has not been written may take at the end.
@@ -317,6 +317,7 @@ impl Jobs {
         record.explain(NOBODY_KNOWS);
         if record.run().ended().is_some() {
             record.note_log(Log { place: LogPlace::Journal, complete });
+            self.offer_log(record, complete);
         } else {
             // It was out of sight, not over.
             record.kept.examined.store(false, Ordering::Release);

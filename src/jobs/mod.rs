@@ -3,11 +3,14 @@
 //! Joins systemd, which knows what happens now, with the journal, which knows what was said, and the store, which knows
 //! what was. Knows nothing of HTTP, and of tokens no more than their names.
 
+mod archiver;
+mod archiving;
 mod attempts;
 mod cursor;
 mod follow;
 mod history;
 mod instances;
+mod lines;
 mod live;
 mod queue;
 mod registry;
@@ -23,8 +26,10 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use self::archiving::Shelf;
 use self::history::History;
 use self::instances::Instances;
+use self::lines::{Lines, Sources, Wanted};
 use self::live::Watcher;
 use self::registry::{Begun, Latest, Record, Registry, Settled};
 use crate::journal::{self, FoundRun, Journal};
@@ -33,6 +38,7 @@ use crate::store;
 use crate::systemd::{self, Observer, StartError, Stopped, Systemd, UnitState};
 use crate::telemetry::Chain;
 
+pub use self::archiver::{Archiver, ArchiverTask, EndedLog, News, NotArchived};
 pub use self::attempts::{Attempted, UnderWay};
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::follow::{Beginning, End, Event, Follower};
@@ -149,6 +155,7 @@ pub struct Jobs {
     systemd: Systemd,
     journal: Journal,
     history: History,
+    shelf: Shelf,
     registry: Arc<Registry>,
     instances: Arc<Mutex<Instances>>,
     watcher: Arc<Watcher>,
@@ -199,9 +206,9 @@ impl Jobs {
     pub fn new(runs: Runs, systemd: Systemd, journal: Journal, limits: Limits) -> (Self, Recorder) {
         let instances = Arc::new(Mutex::new(Instances::new(limits.instances_per_hour)));
         let watcher = Arc::new(Watcher::new(journal.clone()));
-        let (registry, history) = (runs.registry, History::default());
+        let (registry, history, shelf) = (runs.registry, History::default(), Shelf::default());
         let (queue_limit, attempts) = (limits.queued_runs, Arc::default());
-        let jobs = Self { systemd, journal, history, registry, instances, watcher, queue_limit, attempts };
+        let jobs = Self { systemd, journal, history, shelf, registry, instances, watcher, queue_limit, attempts };
         (jobs.clone(), Recorder::new(jobs, runs.news))
     }
 
@@ -508,6 +515,30 @@ impl Jobs {
             record.complete_end(ended);
         }
         Ok(())
+    }
+
+    fn sources(&self) -> Sources {
+        Sources { journal: self.journal.clone(), archive: self.shelf.archive().cloned() }
+    }
+
+    /// The lines of a run, and whether it has ended and they are all that it said, apart from the gaps.
+    async fn lines(&self, record: &Record, wanted: Wanted) -> Result<(Lines, bool), Error> {
+        let has_ended = wanted.run.ended().is_some();
+        if has_ended && self.shelf.archive().is_some() {
+            let (sources, wanted) = (self.sources(), wanted.clone());
+            let archived = tokio::task::spawn_blocking(move || sources.archived(&wanted)).await?;
+            if let Some((lines, settled)) =
+                archived.and_then(|lines| lines.is_settled().map(|settled| (lines, settled)))
+            {
+                return Ok((lines, settled));
+            }
+        }
+        let settled = has_ended && self.settle(record).await;
+        let sources = self.sources();
+        let lines = tokio::task::spawn_blocking(move || sources.open(&wanted)).await??;
+        // It may have been archived meanwhile.
+        let settled = lines.is_settled().unwrap_or(settled);
+        Ok((lines, settled))
     }
 
     /// Waits until all that an ended run said is in the journal; false if that cannot be told.

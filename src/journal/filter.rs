@@ -25,11 +25,11 @@ impl Filter {
         self.has_priority(entry.priority) && self.has_time(&entry.position)
     }
 
-    pub(super) fn has_priority(&self, priority: Option<u8>) -> bool {
+    pub(crate) fn has_priority(&self, priority: Option<u8>) -> bool {
         self.priority.is_none_or(|wanted| priority.unwrap_or(DEBUG) <= wanted)
     }
 
-    pub(super) fn has_time(&self, position: &Position) -> bool {
+    pub(crate) fn has_time(&self, position: &Position) -> bool {
         let usec = position.realtime;
         self.since_usec.is_none_or(|since| usec >= since) && self.until_usec.is_none_or(|until| usec <= until)
     }

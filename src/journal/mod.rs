@@ -47,6 +47,9 @@ pub use self::entries::{Entries, NewestFirst};
 pub use self::fence::Patience;
 pub use self::filter::Filter;
 pub use self::gaps::Gap;
+pub(crate) use self::gaps::Gaps;
+pub(crate) use self::hash::of_message as message_hash;
+pub use self::losses::Losses;
 pub use self::position::Position;
 pub use self::runs::FoundRun;
 pub use self::tail::{Arrived, Pulse, Tail};
@@ -221,6 +224,16 @@ impl Journal {
     /// As [`Journal::run`].
     pub fn find_run(&self, job: &AllowedJob, invocation: InvocationId) -> Result<Option<FoundRun>, Error> {
         runs::find(&self.directories, &Run { job: job.clone(), invocation })
+    }
+
+    /// Whether the journal has entries that are as old as this time: microseconds since 1970. Of a run that ended then and of
+    /// which nothing is found, everything has otherwise been deleted.
+    ///
+    /// # Errors
+    /// As [`Journal::run`].
+    pub fn reaches_back_to(&self, usec: u64) -> Result<bool, Error> {
+        let first = losses::first_of_manager(&self.directories)?;
+        Ok(first.is_some_and(|first| first.realtime <= usec))
     }
 
     /// Whether an entry with `field`=`value` has arrived, in the files being written or the newest archived ones.

@@ -96,6 +96,14 @@ impl Bridge {
         Ok(Answer { status, headers, body: response.bytes().await?.into() })
     }
 
+    /// Sends a start that may be sent again; an error if no whole answer came.
+    pub(crate) async fn post_with_key(&self, path: &str, key: &str) -> reqwest::Result<Answer> {
+        let request = self.client.post(format!("http://bridge{path}")).header("idempotency-key", key);
+        let response = request.bearer_auth(&self.writer).send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(Answer { status, headers, body: response.bytes().await?.into() })
+    }
+
     /// Asks for something that has no end of its own.
     pub(crate) async fn stream(&self, path: &str, headers: &[(&str, &str)]) -> Response {
         let request = self.streams.get(format!("http://bridge{path}")).bearer_auth(&self.writer);

@@ -1,16 +1,19 @@
 //! The bridge as a whole, in this process: its own accept loop, router and tokens, on a played systemd.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ci_bridge::archive::{Archive, Limits};
 use ci_bridge::auth::{Access, Keyring, Token, TokenHash};
 use ci_bridge::config::QueryTokens;
 use ci_bridge::http::Following;
 use ci_bridge::http::serve::{Bounds, Listener, serve};
-use ci_bridge::jobs::{Jobs, Limits, Runs};
+use ci_bridge::jobs::{Archiver, Jobs, Limits as JobLimits, Runs};
 use ci_bridge::journal::Journal;
 use ci_bridge::lifecycle::StopOnDrop;
 use ci_bridge::policy::{Policy, Prefix};
@@ -30,6 +33,10 @@ const JOURNALD: &str = "socket";
 
 /// The time that answers under way have at the end.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Where the archive is in the directory of the state.
+const ARCHIVE: &str = "logs";
+const ARCHIVE_RETRY: Duration = Duration::from_millis(50);
 
 /// A token of another make, of which the bridge knows only the hash.
 pub(crate) const FOREIGN: &str = "a-secret-of-the-predecessor/+=";
@@ -96,6 +103,8 @@ pub(crate) struct Setup {
     pub(crate) absence: Duration,
     /// What the journal holds, in the export format of journald.
     pub(crate) journal: String,
+    /// How many logs of a job are archived; `None` if none are.
+    pub(crate) archived: Option<NonZeroUsize>,
 }
 
 impl Default for Setup {
@@ -110,6 +119,7 @@ impl Default for Setup {
             following: Following { most: 100, heartbeat: Duration::from_secs(15) },
             absence: Duration::from_millis(200),
             journal: crate::journal::FOREIGN_ENTRY.to_owned(),
+            archived: None,
         }
     }
 }
@@ -165,11 +175,19 @@ impl Bridge {
         let view = Systemd::new(BusAddress::At(systemd.address()), policy.clone(), runs.observer(), setup.absence);
         // There is no journald that could say that it has written everything.
         let files = Journal::new(vec![journal.directory().to_owned()]).with_socket(&journal.directory().join(JOURNALD));
-        let limits = Limits { instances_per_hour: setup.instances_per_hour, queued_runs: setup.queued_runs };
+        let limits = JobLimits { instances_per_hour: setup.instances_per_hour, queued_runs: setup.queued_runs };
+        let archived_from = files.clone();
         let (jobs, recorder) = Jobs::new(runs, view.clone(), files, limits);
         let store = Store::open(state.path()).await.unwrap().store;
         jobs.take_up(store).await.unwrap();
         let stop = CancellationToken::new();
+        let archive = Archive::open(&state.path().join(ARCHIVE)).unwrap();
+        let limits = Limits { logs_per_job: setup.archived, ..Limits::default() };
+        let (archiver, archiving, news) = Archiver::new(archived_from, archive.clone(), limits, ARCHIVE_RETRY);
+        jobs.take_up_archive(archive, setup.archived.map(|_| archiver));
+        tokio::spawn(archiving.run(stop.clone()));
+        let recording = jobs.clone();
+        tokio::spawn(async move { recording.record_logs(news).await });
         let router = ci_bridge::http::router(
             policy,
             jobs.clone(),
@@ -193,6 +211,7 @@ impl Bridge {
         tokio::spawn(async move {
             systemd_is_known.ready().await;
             adopting.finish_adopted().await;
+            adopting.archive_rest().await;
         });
         let stopped = stop.clone();
         let keeping = tokio::spawn(async move {
@@ -209,11 +228,16 @@ impl Bridge {
 
     /// The same, with something happening while no bridge is there.
     pub(crate) async fn restart_after(self, meanwhile: impl AsyncFnOnce(&mut Systemd1)) -> Self {
+        self.restart_as(Setup::default(), meanwhile).await
+    }
+
+    /// The same, set up in another way.
+    pub(crate) async fn restart_as(self, setup: Setup, meanwhile: impl AsyncFnOnce(&mut Systemd1)) -> Self {
         let Self { mut systemd, tokens, journal, keyring, stop, state, keeping, .. } = self;
         drop(stop);
         keeping.await.unwrap();
         meanwhile(&mut systemd).await;
-        let bridge = Self::on(systemd, Setup::default(), journal, (tokens, keyring), state).await;
+        let bridge = Self::on(systemd, setup, journal, (tokens, keyring), state).await;
         bridge.view.ready().await;
         bridge
     }
@@ -252,6 +276,31 @@ impl Bridge {
     /// Asks the bridge to stop.
     pub(crate) fn stop(&self) {
         self.stop.0.cancel();
+    }
+
+    /// The archived logs, when there are so many.
+    pub(crate) async fn archived(&self, count: usize) -> Vec<PathBuf> {
+        let logs = || -> Vec<PathBuf> {
+            let directories = std::fs::read_dir(self.state.path().join(ARCHIVE)).unwrap();
+            let files = directories.flat_map(|directory| std::fs::read_dir(directory.unwrap().path()).unwrap());
+            let paths = files.map(|file| file.unwrap().path());
+            paths.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect()
+        };
+        let wait = async {
+            loop {
+                let logs = logs();
+                if logs.len() == count {
+                    return logs;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the archive never had so many logs")
+    }
+
+    /// Takes away all that there is of the journal, as journald does to make room for something else.
+    pub(crate) fn vacuum_all(&self) {
+        self.journal.replace();
     }
 
     /// Takes away the journal file that was written as the first, second, …, as journald does to make room.

@@ -44,6 +44,7 @@ async fn insist(bridge: &Bridge, round: usize) -> String {
 async fn whenever_the_bridge_is_killed_no_run_is_lost_and_none_started_twice() {
     let bridge = Bridge::up();
     bridge.bed.write("/etc/systemd/system/ci-test-note@.service", NOTES);
+    bridge.bed.ok(["mkdir", "/etc/systemd/system/ci-bridge.service.d"]);
     bridge.bed.write("/etc/systemd/system/ci-bridge.service.d/patient.conf", PATIENT);
     bridge.bed.sh("systemctl daemon-reload && systemctl restart ci-bridge");
     let mut runs = Vec::new();

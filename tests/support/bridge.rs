@@ -103,6 +103,8 @@ pub(crate) struct Setup {
     pub(crate) absence: Duration,
     /// What the journal holds, in the export format of journald.
     pub(crate) journal: String,
+    /// Whether the history can be opened.
+    pub(crate) history: bool,
     /// How many logs of a job are archived; `None` if none are.
     pub(crate) archived: Option<NonZeroUsize>,
 }
@@ -119,6 +121,7 @@ impl Default for Setup {
             following: Following { most: 100, heartbeat: Duration::from_secs(15) },
             absence: Duration::from_millis(200),
             journal: crate::journal::FOREIGN_ENTRY.to_owned(),
+            history: true,
             archived: None,
         }
     }
@@ -178,8 +181,10 @@ impl Bridge {
         let limits = JobLimits { instances_per_hour: setup.instances_per_hour, queued_runs: setup.queued_runs };
         let archived_from = files.clone();
         let (jobs, recorder) = Jobs::new(runs, view.clone(), files, limits);
-        let store = Store::open(state.path()).await.unwrap().store;
-        jobs.take_up(store).await.unwrap();
+        if setup.history {
+            let store = Store::open(state.path()).await.unwrap().store;
+            jobs.take_up(store).await.unwrap();
+        }
         let stop = CancellationToken::new();
         let archive = Archive::open(&state.path().join(ARCHIVE)).unwrap();
         let limits = Limits { logs_per_job: setup.archived, ..Limits::default() };

@@ -15,6 +15,7 @@ mod machine;
 mod main_job;
 mod operator;
 mod package;
+mod random;
 mod reader;
 mod starts;
 mod units;

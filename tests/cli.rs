@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use ci_bridge::auth::{Access, Denial, Keyring, Token, TokenHash};
+use ci_bridge::auth::{Access, Denial, Keyring, Scope, Token, TokenHash};
 use ci_bridge::config::Settings;
 use ci_bridge::policy::{JobName, Prefix};
 use ci_bridge::setup::polkit;
@@ -275,6 +275,26 @@ fn the_list_shows_state_and_scope_but_no_secret() {
         (&"revoked".into(), &serde_json::Value::Null)
     );
     assert!(!said.contains("sha256") && !said.contains("cib_"), "{said}");
+}
+
+#[test]
+fn a_scope_is_one_that_fits_the_token_and_is_shown() {
+    let machine = Machine::new();
+    for (line, status) in [
+        ("token new a --access ro --scope audit", 1),
+        ("token new a --access rw --scope audit --job ci-docs-*", 1),
+        ("token new a --access rw --scope admin", 2),
+    ] {
+        assert_eq!(machine.run(line).status, status, "{line}");
+    }
+    assert!(!machine.tokens().exists());
+    let token = machine.run("token new auditor --access rw --scope audit").ok();
+    assert!(machine.keyring().authenticate(token.trim(), Timestamp::now()).unwrap().has(Scope::Audit));
+    let said = machine.run("token list").ok();
+    let row: Vec<_> = said.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row, ["auditor", "rw+audit", "valid", "never", "all"]);
+    let list: serde_json::Value = serde_json::from_str(&machine.run("token list --json").ok()).unwrap();
+    assert_eq!(list["tokens"][0]["scopes"], serde_json::json!(["audit"]));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use super::token::{MARK, Token};
-use super::{Access, Denial, JobPattern};
+use super::{Access, Denial, JobPattern, Scope};
 use crate::config::{Document, Error, Fault, Section, read_file};
 use crate::policy::JobName;
 
@@ -109,6 +109,7 @@ pub struct Caller {
     name: TokenName,
     access: Access,
     jobs: Option<Vec<JobPattern>>,
+    scopes: Vec<Scope>,
     hash: TokenHash,
 }
 
@@ -131,10 +132,44 @@ impl Caller {
         self.access == Access::ReadWrite
     }
 
+    /// Whether the token has this right.
+    #[must_use]
+    pub fn has(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope)
+    }
+
+    /// The rights that the token has besides its access.
+    #[must_use]
+    pub fn scopes(&self) -> &[Scope] {
+        &self.scopes
+    }
+
     /// Whether `job` exists for this caller.
     #[must_use]
     pub fn may_see(&self, job: &JobName) -> bool {
         self.jobs.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(job)))
+    }
+}
+
+impl Caller {
+    /// Refuses a right that would be of no use, or would undo a limit of the same token.
+    fn check_scopes(&self) -> Result<(), Fault> {
+        let name = &self.name;
+        for scope in &self.scopes {
+            match scope {
+                Scope::Audit if !self.may_write() => {
+                    return Err(Fault::new(format!("`{name}`: the scope `{scope}` takes `access = \"rw\"`")));
+                }
+                Scope::Audit if self.jobs.is_some() => {
+                    return Err(Fault::new(format!(
+                        "`{name}`: the scope `{scope}` shows all jobs, so the token can't be limited to some; remove \
+                         `jobs`, or make a second token"
+                    )));
+                }
+                Scope::Audit => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -193,10 +228,12 @@ impl Entry {
             }
             patterns.iter().map(|pattern| pattern.parsed(str::parse)).collect()
         });
+        let scopes = scopes(section);
         let moment = |key| section.get(key).map(|value| value.moment()).transpose();
         let (created, expires, not_before, revoked) =
             (moment("created"), moment("expires"), moment("not_before"), moment("revoked"));
-        let caller = Caller { name: name?, access: access?, jobs: jobs.transpose()?, hash: hash? };
+        let caller = Caller { name: name?, access: access?, jobs: jobs.transpose()?, scopes: scopes?, hash: hash? };
+        caller.check_scopes()?;
         Ok(Self {
             caller: Arc::new(caller),
             created: created?,
@@ -205,6 +242,19 @@ impl Entry {
             revoked: revoked?,
         })
     }
+}
+
+fn scopes(section: &Section<'_>) -> Result<Vec<Scope>, Fault> {
+    let Some(value) = section.get("scopes") else { return Ok(Vec::new()) };
+    let mut scopes = Vec::new();
+    for element in value.list()? {
+        let scope = element.parsed(str::parse)?;
+        if scopes.contains(&scope) {
+            return Err(element.fault(format!("`{scope}` is there twice; remove one")));
+        }
+        scopes.push(scope);
+    }
+    Ok(scopes)
 }
 
 /// All registered tokens.

@@ -151,6 +151,7 @@ fn write_tokens(files: &Files, settings: &Settings) -> anyhow::Result<(Vec<NewTo
             access,
             hash: TokenHash::of(token.expose()),
             jobs: Vec::new(),
+            scopes: Vec::new(),
             created: Timestamp::now(),
             expires: None,
         })?;

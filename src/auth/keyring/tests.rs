@@ -187,3 +187,24 @@ proptest! {
         prop_assert_eq!(answer, expected);
     }
 }
+
+#[test]
+fn a_scope_is_one_that_is_known_and_fits_the_token() {
+    let has = |more: &str| Keyring::parse(&file(more)).unwrap().entries()[0].caller().has(Scope::Audit);
+    for none in ["", "scopes = []"] {
+        assert!(!has(none), "{none}");
+    }
+    assert!(has("scopes = [\"audit\"]"));
+    for (wrong, said) in [
+        ("scopes = [\"admin\"]", "a scope is `audit`"),
+        ("scopes = [\"Audit\"]", "a scope is `audit`"),
+        ("scopes = \"audit\"", "must be a list in brackets"),
+        ("scopes = [\"audit\", \"audit\"]", "`audit` is there twice"),
+        ("scope = [\"audit\"]", "did you mean `token.scopes`?"),
+        ("scopes = [\"audit\"]\njobs = [\"ci-test-*\"]", "shows all jobs"),
+    ] {
+        assert!(fault(&file(wrong)).contains(said), "{wrong}: {}", fault(&file(wrong)));
+    }
+    let reader = file("scopes = [\"audit\"]").replace("\"rw\"", "\"ro\"");
+    assert!(fault(&reader).contains("takes `access = \"rw\"`"), "{}", fault(&reader));
+}

@@ -10,8 +10,10 @@ use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{self, Audit};
 use crate::auth::Keyring;
 use crate::config::{Listen, Settings};
 use crate::http::serve::{Bounds, Listener};
@@ -61,7 +63,8 @@ pub enum Error {
 /// # Errors
 /// [`Error`] says what keeps it from starting, and what to do.
 pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
-    let tokens = Tokens::new(&settings.tokens_file, keyring);
+    let (audit, auditor) = Audit::new();
+    let tokens = Tokens::new(&settings.tokens_file, keyring, audit.clone());
     let listeners = listen(&settings.listen).await?;
     let journal = Journal::of_host()?;
     let policy = settings.jobs.policy;
@@ -72,12 +75,20 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let stop = CancellationToken::new();
     let _stop_on_drop = StopOnDrop(stop.clone());
     let (tried, opened) = oneshot::channel();
-    let history = History { directory: settings.state_directory, jobs: jobs.clone(), systemd: systemd.clone() };
-    let keeping = tokio::spawn(history.keep(recorder, tried, stop.clone()));
+    // What is answered at the very end is recorded too.
+    let answered = CancellationToken::new();
+    let _answered_on_drop = StopOnDrop(answered.clone());
+    let history = History {
+        directory: settings.state_directory,
+        jobs: jobs.clone(),
+        systemd: systemd.clone(),
+        audit: audit.clone(),
+    };
+    let keeping = tokio::spawn(history.keep(recorder, auditor, tried, answered.clone()));
     // Runs from before this start have their ids before systemd tells of them.
     let _ = tokio::time::timeout(FIRST_READING, opened).await;
     let following = Following { most: settings.limits.max_streams, heartbeat: HEARTBEAT };
-    let router = http::router(policy, jobs, tokens.keyring(), settings.query_tokens, following, stop.clone());
+    let router = http::router(policy, jobs, audit, tokens.keyring(), settings.query_tokens, following, stop.clone());
 
     let watching = {
         let (systemd, stop) = (systemd.clone(), stop.clone());
@@ -97,11 +108,11 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let stopped = lifecycle::until_asked_to_stop(&tokens).await.map_err(Error::Signals);
     lifecycle::notify(&[NotifyState::Stopping]);
     stop.cancel();
-    for task in [serving, watching, keeping] {
-        if let Err(error) = task.await {
-            log::error!("a task ended badly: {error}");
-        }
-    }
+    let ended = |task: Result<(), JoinError>| task.unwrap_or_else(|error| log::error!("a task ended badly: {error}"));
+    ended(serving.await);
+    ended(watching.await);
+    answered.cancel();
+    ended(keeping.await);
     stopped
 }
 
@@ -110,14 +121,21 @@ struct History {
     directory: PathBuf,
     jobs: Jobs,
     systemd: Systemd,
+    audit: Audit,
 }
 
 impl History {
     /// Keeps the history until `stop` is cancelled. `tried` is told when it has been opened, or could not be.
-    async fn keep(self, recorder: Recorder, tried: oneshot::Sender<()>, stop: CancellationToken) {
+    async fn keep(
+        self,
+        recorder: Recorder,
+        auditor: audit::Recorder,
+        tried: oneshot::Sender<()>,
+        stop: CancellationToken,
+    ) {
         let jobs = self.jobs.clone();
         let opening = tokio::spawn(self.open(tried));
-        recorder.run(stop).await;
+        tokio::join!(recorder.run(stop.clone()), auditor.run(stop));
         opening.abort();
         let _ = opening.await;
         jobs.close_history().await;
@@ -134,6 +152,7 @@ impl History {
                     if let Some(aside) = set_aside {
                         log::error!("the history was damaged; it is now {}, and a new one begins", aside.display());
                     }
+                    self.audit.take_up(store.clone());
                     if let Err(error) = self.jobs.take_up(store).await {
                         log::error!("the runs of the time before cannot be read: {}", Chain(&error));
                     }

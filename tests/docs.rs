@@ -255,10 +255,22 @@ fn every_command_line_that_is_shown_is_one_that_the_program_takes() {
 #[test]
 fn the_table_of_errors_is_the_list_of_codes() {
     let source = |file: &str| fs::read_to_string(Path::new(ROOT).join("src").join(file)).unwrap();
-    let http: String =
-        ["error", "authenticate", "params", "problem", "index", "jobs", "logs", "runs", "format", "stream", "mod"]
-            .map(|module| source(&format!("http/{module}.rs")))
-            .concat();
+    let http: String = [
+        "error",
+        "audit",
+        "authenticate",
+        "params",
+        "problem",
+        "index",
+        "jobs",
+        "logs",
+        "runs",
+        "format",
+        "stream",
+        "mod",
+    ]
+    .map(|module| source(&format!("http/{module}.rs")))
+    .concat();
     let mut made: BTreeMap<String, Option<u16>> = BTreeMap::new();
     let with_status = Regex::new(r#"StatusCode::([A-Z_]+),[ \n]*"([a-z_]+)""#).unwrap();
     for found in with_status.captures_iter(&http) {
@@ -348,7 +360,7 @@ fn every_endpoint_is_documented_with_its_parameters() {
         assert!(page.text.contains(&format!("{}`", &found[1])), "{} is missing", &found[1]);
     }
     assert!(routes > 8, "{routes}");
-    let source = ["jobs", "logs", "runs"]
+    let source = ["audit", "jobs", "logs", "runs"]
         .map(|file| fs::read_to_string(Path::new(ROOT).join(format!("src/http/{file}.rs"))).unwrap());
     let accepted = Regex::new(r"Params::of\(&uri, &\[([^\]]*)\]\)").unwrap();
     let rows: BTreeSet<String> =

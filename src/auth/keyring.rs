@@ -257,6 +257,62 @@ fn scopes(section: &Section<'_>) -> Result<Vec<Scope>, Fault> {
     Ok(scopes)
 }
 
+/// What happened to a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// It was registered.
+    Added,
+    /// It was withdrawn; its entry is there still.
+    Revoked,
+    /// It is still the same text, but has another name, other rights or another time.
+    Changed,
+    /// Its entry is gone.
+    Removed,
+}
+
+impl What {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Revoked => "revoked",
+            Self::Changed => "changed",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// A difference between two sets of tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What happened.
+    pub what: What,
+    /// The token as it is now, or as it was before it was removed.
+    entry: Entry,
+}
+
+impl Change {
+    /// The name of the token.
+    #[must_use]
+    pub fn name(&self) -> &TokenName {
+        self.entry.caller.name()
+    }
+
+    /// What the token may do, and until when, such as `rw, jobs ci-docs-*, until 2030-01-31T12:00:00Z`.
+    #[must_use]
+    pub fn rights(&self) -> String {
+        let Caller { access, jobs, scopes, .. } = self.entry.caller();
+        let mut rights = vec![access.to_string()];
+        rights.extend(scopes.iter().map(|scope| format!("scope {scope}")));
+        rights.extend(jobs.iter().flatten().map(|pattern| format!("jobs {pattern}")));
+        rights.extend(self.entry.not_before.map(|from| format!("from {from}")));
+        rights.extend(self.entry.expires.map(|at| format!("until {at}")));
+        rights.extend(self.entry.revoked.map(|at| format!("revoked {at}")));
+        rights.join(", ")
+    }
+}
+
 /// All registered tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Keyring {
@@ -333,6 +389,28 @@ impl Keyring {
     pub fn confirm(&self, caller: &Caller, now: Timestamp) -> Result<(), Denial> {
         let current = self.look_up(caller.hash, now)?;
         if *current == *caller { Ok(()) } else { Err(Denial::Unknown) }
+    }
+
+    /// What is different in `newer`, in the order of the files; what became of a token is told by its hash, not by its
+    /// name.
+    #[must_use]
+    pub fn changes(&self, newer: &Self) -> Vec<Change> {
+        let find = |keyring: &Self, entry: &Entry| {
+            keyring.entries.iter().find(|other| other.caller.hash == entry.caller.hash).cloned()
+        };
+        let mut changes = Vec::new();
+        for entry in &newer.entries {
+            let what = match find(self, entry) {
+                None => What::Added,
+                Some(before) if before == *entry => continue,
+                Some(before) if before.revoked.is_none() && entry.revoked.is_some() => What::Revoked,
+                Some(_) => What::Changed,
+            };
+            changes.push(Change { what, entry: entry.clone() });
+        }
+        let removed = self.entries.iter().filter(|entry| find(newer, entry).is_none());
+        changes.extend(removed.map(|entry| Change { what: What::Removed, entry: entry.clone() }));
+        changes
     }
 
     fn look_up(&self, hash: TokenHash, now: Timestamp) -> Result<Arc<Caller>, Denial> {

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::authenticate::{Reader, Writer};
-use super::edge::RequestId;
+use super::edge::{Outcome, RequestId};
 use super::params::Params;
 use super::problem::Problem;
 use super::{AppState, shape};
@@ -68,18 +68,14 @@ pub(super) async fn start_job(
     let job = path.admit(&params, &caller, &state)?;
     let start = to_the_end(async move {
         let origin = Origin::Token { name: caller.name().clone(), request };
-        let start = state.jobs.start(&job, if_busy.unwrap_or_default(), origin).await?;
-        let (job, token, did) = (job.name(), caller.name(), if start.joined { "joined" } else { "started" });
-        log::info!(
-            token = token.as_str(), job = job.as_str(), run:display = start.run.id;
-            "{job} was {did} by {token}"
-        );
-        Ok(start)
+        state.jobs.start(&job, if_busy.unwrap_or_default(), origin).await
     });
     let start = start.await?;
     let (status, message) =
         if start.joined { (StatusCode::OK, "Job is already active") } else { (StatusCode::ACCEPTED, "Job started") };
-    Ok(with_run(&start.run, (status, Json(answer(message, &start.run))).into_response()))
+    let mut response = with_run(&start.run, (status, Json(answer(message, &start.run))).into_response());
+    response.extensions_mut().insert(Outcome(if start.joined { "joined" } else { "accepted" }));
+    Ok(response)
 }
 
 /// Works on also after the caller has hung up: what changes something is neither left half done nor out of the log.
@@ -133,15 +129,17 @@ pub(super) async fn stop_job(
     let params = Params::of(&uri, &["instance"])?;
     let job = path.admit(&params, &caller, &state)?;
     let name = job.name().clone();
-    let stopped = to_the_end(async move {
-        let stopped = state.jobs.stop(&job).await?;
-        let (job, token, message) = (job.name(), caller.name(), said(stopped));
-        log::info!(token = token.as_str(), job = job.as_str(); "{job} was stopped by {token}: {message}");
-        Ok(stopped)
-    });
-    let stopped = stopped.await?;
+    let run = state.jobs.active(&job);
+    let stopped = to_the_end(async move { state.jobs.stop(&job).await }).await?;
     let status = if stopped == Stopped::Stopping { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok((status, Json(json!({ "msg": said(stopped), "job": name.as_str() }))).into_response())
+    let mut response = (status, Json(json!({ "msg": said(stopped), "job": name.as_str() }))).into_response();
+    response.extensions_mut().insert(outcome(stopped));
+    if let Some(run) = run.filter(|_| stopped != Stopped::WasInactive)
+        && let Ok(id) = HeaderValue::from_str(&run.id.to_string())
+    {
+        response.headers_mut().insert(RUN_ID, id);
+    }
+    Ok(response)
 }
 
 /// What a stop came to, in words.
@@ -151,6 +149,14 @@ pub(super) fn said(stopped: Stopped) -> &'static str {
         Stopped::WasInactive => "Job was not active",
         Stopped::Stopping => "Job is stopping",
     }
+}
+
+fn outcome(stopped: Stopped) -> Outcome {
+    Outcome(match stopped {
+        Stopped::Stopped => "stopped",
+        Stopped::WasInactive => "inactive",
+        Stopped::Stopping => "stopping",
+    })
 }
 
 /// `GET /api/job/{job}/state`

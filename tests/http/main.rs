@@ -16,6 +16,7 @@ mod systemd1;
 #[path = "../support/wire.rs"]
 mod wire;
 
+mod audit;
 mod economy;
 mod edges;
 mod endings;

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ci_bridge::audit::Audit;
 use ci_bridge::auth::{Access, Keyring, Token, TokenHash};
 use ci_bridge::config::QueryTokens;
 use ci_bridge::http::Following;
@@ -42,6 +44,8 @@ pub(crate) struct Tokens {
     pub(crate) reader: String,
     /// May do everything with `ci-test-narrow` and the instances of `ci-test-build@`.
     pub(crate) narrow: String,
+    /// May do everything, and read the audit.
+    pub(crate) auditor: String,
     pub(crate) expired: String,
     pub(crate) revoked: String,
     pub(crate) early: String,
@@ -59,6 +63,7 @@ impl Tokens {
             writer: add("writer", Access::ReadWrite, ""),
             reader: add("reader", Access::ReadOnly, ""),
             narrow: add("narrow", Access::ReadWrite, "jobs = [\"ci-test-narrow\", \"ci-test-build@*\"]"),
+            auditor: add("auditor", Access::ReadWrite, "scopes = [\"audit\"]"),
             expired: add("expired", Access::ReadWrite, "expires = 2020-01-01T00:00:00Z"),
             revoked: add("revoked", Access::ReadWrite, "revoked = 2020-01-01T00:00:00Z"),
             early: add("early", Access::ReadWrite, "not_before = 2999-01-01T00:00:00Z"),
@@ -162,11 +167,14 @@ impl Bridge {
         let files = Journal::new(vec![journal.directory().to_owned()]).with_socket(&journal.directory().join(JOURNALD));
         let (jobs, recorder) = Jobs::new(runs, view.clone(), files, setup.instances_per_hour);
         let store = Store::open(state.path()).await.unwrap().store;
+        let (audit, auditor) = Audit::new();
+        audit.take_up(store.clone());
         jobs.take_up(store).await.unwrap();
         let stop = CancellationToken::new();
         let router = ci_bridge::http::router(
             policy,
             jobs.clone(),
+            audit,
             keyring.clone(),
             setup.query_tokens,
             setup.following,
@@ -190,7 +198,7 @@ impl Bridge {
         });
         let stopped = stop.clone();
         let keeping = tokio::spawn(async move {
-            recorder.run(stopped).await;
+            tokio::join!(recorder.run(stopped.clone()), auditor.run(stopped));
             jobs.close_history().await;
         });
         Self { systemd, tokens, address, view, journal, keyring, stop: StopOnDrop(stop), state, keeping }
@@ -240,6 +248,11 @@ impl Bridge {
     /// Asks the bridge to stop.
     pub(crate) fn stop(&self) {
         self.stop.0.cancel();
+    }
+
+    /// The file of the history.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.state.path().join("ci-bridge.db")
     }
 
     /// Takes away the journal file that was written as the first, second, …, as journald does to make room.

@@ -10,6 +10,7 @@ use ci_bridge::auth::{Access, Denial, Keyring, Scope, Token, TokenHash};
 use ci_bridge::config::Settings;
 use ci_bridge::policy::{JobName, Prefix};
 use ci_bridge::setup::polkit;
+use ci_bridge::store::{AuditEntry, AuditFilter, Store};
 use jiff::Timestamp;
 use tempfile::TempDir;
 
@@ -295,6 +296,45 @@ fn a_scope_is_one_that_fits_the_token_and_is_shown() {
     assert_eq!(row, ["auditor", "rw+audit", "valid", "never", "all"]);
     let list: serde_json::Value = serde_json::from_str(&machine.run("token list --json").ok()).unwrap();
     assert_eq!(list["tokens"][0]["scopes"], serde_json::json!(["audit"]));
+}
+
+#[test]
+fn a_backup_is_made_while_the_history_is_in_use_and_overwrites_nothing() {
+    let machine = Machine::new();
+    let directory = machine.path("srv/state");
+    machine.write("etc/ci-bridge/config.toml", "state_directory = \"/srv/state\"\n[jobs]\nprefixes = [\"ci-test-\"]\n");
+    let copy = machine.path("copy.db");
+    let line = format!("backup {}", copy.display());
+    let said = machine.run(&line).failed(1);
+    assert!(said.contains("cannot read") && said.contains("srv/state/ci-bridge.db"), "{said}");
+    assert!(!copy.exists());
+
+    fs::create_dir_all(&directory).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(Store::open(&directory)).unwrap().store;
+    let entry = AuditEntry {
+        at: Timestamp::UNIX_EPOCH,
+        kind: "stop".to_owned(),
+        who: None,
+        address: None,
+        request: None,
+        job: None,
+        run: None,
+        outcome: "stopped".to_owned(),
+        detail: None,
+    };
+    runtime.block_on(store.append_audit(vec![entry.clone()])).unwrap();
+    assert_eq!(machine.run(&line).ok(), format!("copied the history to {}\n", copy.display()));
+    assert_eq!(mode(&copy), 0o600);
+    assert!(machine.run(&line).failed(1).contains("exists already; nothing is overwritten"));
+    assert!(machine.run("backup /nowhere/copy.db").failed(1).contains("cannot write /nowhere/copy.db"));
+
+    // As the documentation restores it.
+    let restored = tempfile::tempdir().unwrap();
+    fs::copy(&copy, restored.path().join("ci-bridge.db")).unwrap();
+    let opened = runtime.block_on(Store::open(restored.path())).unwrap();
+    let read = runtime.block_on(opened.store.audit(None, 10, &AuditFilter::default())).unwrap();
+    assert_eq!(read.into_iter().map(|record| record.entry).collect::<Vec<_>>(), [entry]);
 }
 
 #[test]

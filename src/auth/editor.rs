@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
-use super::{Access, JobPattern, Keyring, Scope, TokenHash, TokenName};
+use super::{Access, Change, JobPattern, Keyring, Scope, TokenHash, TokenName};
 use crate::config::{Error as FileError, Fault, Owner, replace_file};
 
 /// The beginning of a new file.
@@ -71,6 +71,8 @@ pub struct TokensEditor {
     path: PathBuf,
     document: DocumentMut,
     keyring: Keyring,
+    /// The tokens of the file as it is.
+    before: Keyring,
     /// The directory, not the file: the file is another one after each change.
     _lock: File,
 }
@@ -92,13 +94,19 @@ impl TokensEditor {
         let invalid = |fault| FileError::Invalid { path: path.to_owned(), fault };
         let keyring = Keyring::parse(&text).map_err(invalid)?;
         let document = text.parse().map_err(|error| invalid(Fault::new(error)))?;
-        Ok(Self { path: path.to_owned(), document, keyring, _lock: lock })
+        Ok(Self { path: path.to_owned(), document, before: keyring.clone(), keyring, _lock: lock })
     }
 
     /// The tokens with the changes so far.
     #[must_use]
     pub fn keyring(&self) -> &Keyring {
         &self.keyring
+    }
+
+    /// The changes so far.
+    #[must_use]
+    pub fn changes(&self) -> Vec<Change> {
+        self.before.changes(&self.keyring)
     }
 
     /// Registers a token.

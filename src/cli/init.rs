@@ -157,7 +157,7 @@ fn write_tokens(files: &Files, settings: &Settings) -> anyhow::Result<(Vec<NewTo
         })?;
         tokens.push(NewToken { name, about, token });
     }
-    editor.save(files.owner())?;
+    files.save_tokens(&editor)?;
     Ok((tokens, Step { path, action: Action::Wrote, about: "the hashes of the tokens `ci` and `read`".to_owned() }))
 }
 

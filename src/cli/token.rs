@@ -141,7 +141,7 @@ fn new(args: New, out: &mut impl Write) -> anyhow::Result<()> {
         expires,
     };
     editor.add(&entry)?;
-    editor.save(args.files.owner())?;
+    args.files.save_tokens(&editor)?;
     match made {
         Some(token) => writeln!(out, "{}", token.expose())
             .with_context(|| format!("the token could not be shown; run `ci-bridge token revoke {name}`"))?,
@@ -172,7 +172,7 @@ fn list(args: &List, out: &mut impl Write) -> anyhow::Result<()> {
 fn revoke(args: &Revoke, out: &mut impl Write) -> anyhow::Result<()> {
     let mut editor = args.files.edit_tokens(args.files.settings()?.as_ref())?;
     editor.revoke(&args.name, Timestamp::now())?;
-    editor.save(args.files.owner())?;
+    args.files.save_tokens(&editor)?;
     writeln!(out, "revoked `{}`", args.name)?;
     Ok(())
 }

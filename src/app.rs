@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::{self, Audit};
 use crate::auth::Keyring;
-use crate::config::{Listen, Settings};
+use crate::config::{self, Listen, Settings};
 use crate::http::serve::{Bounds, Listener};
 use crate::http::{self, Following};
 use crate::jobs::{Jobs, Recorder, Runs};
 use crate::journal::{self, Journal};
 use crate::lifecycle::{self, StopOnDrop, Tokens};
+use crate::retention;
 use crate::store::{Opened, Store};
 use crate::systemd::{BusAddress, Systemd};
 use crate::telemetry::Chain;
@@ -83,6 +84,7 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
         jobs: jobs.clone(),
         systemd: systemd.clone(),
         audit: audit.clone(),
+        kept: settings.history,
     };
     let keeping = tokio::spawn(history.keep(recorder, auditor, tried, answered.clone()));
     // Runs from before this start have their ids before systemd tells of them.
@@ -122,6 +124,7 @@ struct History {
     jobs: Jobs,
     systemd: Systemd,
     audit: Audit,
+    kept: config::History,
 }
 
 impl History {
@@ -142,10 +145,10 @@ impl History {
     }
 
     /// Opens the history, as often as it takes: jobs run without it too. Then finds out what became of the runs from
-    /// before, when systemd has told what it knows.
+    /// before, when systemd has told what it knows; from then on, forgets what is old.
     async fn open(self, tried: oneshot::Sender<()>) {
         let mut tried = Some(tried);
-        loop {
+        let store = loop {
             let opened = Store::open(&self.directory).await;
             let error = match opened {
                 Ok(Opened { store, set_aside }) => {
@@ -153,10 +156,10 @@ impl History {
                         log::error!("the history was damaged; it is now {}, and a new one begins", aside.display());
                     }
                     self.audit.take_up(store.clone());
-                    if let Err(error) = self.jobs.take_up(store).await {
+                    if let Err(error) = self.jobs.take_up(store.clone()).await {
                         log::error!("the runs of the time before cannot be read: {}", Chain(&error));
                     }
-                    break;
+                    break store;
                 }
                 Err(error) => error,
             };
@@ -164,10 +167,11 @@ impl History {
                 log::error!("runs are not recorded, only started: {}", Chain(&error));
             }
             tokio::time::sleep(HISTORY_RETRY).await;
-        }
+        };
         drop(tried);
         self.systemd.ready().await;
         self.jobs.finish_adopted().await;
+        retention::keep_to(self.kept, store).await;
     }
 }
 

@@ -14,7 +14,7 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 16] = [
+const PARTS: [Part; 17] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
@@ -33,10 +33,23 @@ const PARTS: [Part; 16] = [
     ("audit", &["auth", "policy", "run", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("http", &["audit", "auth", "config", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
     ("lifecycle", &["audit", "auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    ("retention", &["config", "policy", "run", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     // These two put the others together.
     (
         "app",
-        &["audit", "auth", "config", "http", "jobs", "journal", "lifecycle", "store", "systemd", "telemetry"],
+        &[
+            "audit",
+            "auth",
+            "config",
+            "http",
+            "jobs",
+            "journal",
+            "lifecycle",
+            "retention",
+            "store",
+            "systemd",
+            "telemetry",
+        ],
         &["axum", "hyper", "sqlx", "zbus"],
     ),
     (

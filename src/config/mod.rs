@@ -5,6 +5,7 @@
 
 mod document;
 mod duration;
+mod history;
 mod listen;
 mod replace;
 mod starter;
@@ -16,6 +17,7 @@ use std::time::Duration;
 pub use self::document::Fault;
 pub(crate) use self::document::{Document, Section};
 pub use self::duration::{NotADuration, parse_duration};
+pub use self::history::History;
 pub use self::listen::{Listen, ListenError};
 pub use self::replace::{Owner, replace_file};
 pub use self::starter::starter;
@@ -105,6 +107,8 @@ pub struct Settings {
     pub jobs: Jobs,
     /// What one client or all together may use.
     pub limits: Limits,
+    /// How long what was is kept.
+    pub history: History,
 }
 
 /// The section `[jobs]`.
@@ -153,6 +157,7 @@ impl Settings {
         let prefixes = prefixes(&jobs)?;
         let instances_per_hour = number(&jobs, "instances_per_hour", 200, 1_000_000)?;
         let limits = limits(&root.section("limits")?)?;
+        let history = History::read(&root.section("history")?)?;
 
         document.refuse_unknown()?;
         let prefixes = prefixes
@@ -165,6 +170,7 @@ impl Settings {
             state_directory,
             jobs: Jobs { policy: Policy::new(prefixes), instances_per_hour },
             limits,
+            history,
         })
     }
 }

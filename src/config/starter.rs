@@ -40,6 +40,14 @@ prefixes = [{}]
 
 # How long a client may take to send the head of a request, and how long a connection may idle.
 #header_timeout = "10s"
+
+[history]
+# How long a run is kept after its end, and how many of a job; the last one of a job is kept always.
+#max_age = "400d"
+#max_runs_per_job = 10000
+
+# How long is kept who did what.
+#audit_max_age = "400d"
 "#,
         prefixes.join(", ")
     )
@@ -65,6 +73,6 @@ mod tests {
             .join("\n");
         assert_ne!(uncommented, text);
         assert_eq!(Settings::parse(&uncommented).unwrap(), settings);
-        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 9);
+        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 12);
     }
 }

@@ -62,8 +62,20 @@ pub(super) async fn require_token(State(gate): State<Gate>, mut request: Request
             response.extensions_mut().insert(caller);
             response
         }
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            let mut response = problem.into_response();
+            if let Some(leaked) = owner_of_query_token(&gate, &request) {
+                response.extensions_mut().insert(leaked);
+            }
+            response
+        }
     }
+}
+
+/// Whose token stands in the URL, for the audit: it may have been recorded on its way, and has to be replaced.
+fn owner_of_query_token(gate: &Gate, request: &Request) -> Option<Arc<Caller>> {
+    let QueryToken(token) = request.extensions().get()?;
+    gate.keyring.load().authenticate(token.expose_secret(), Timestamp::now()).ok()
 }
 
 fn authenticate(gate: &Gate, request: &Request) -> Result<Arc<Caller>, Problem> {

@@ -187,6 +187,8 @@ async fn a_token_that_may_have_been_recorded_on_its_way_is_an_entry_and_never_in
     let entries = entries(&bridge, 4).await;
     let outcomes: Vec<_> = entries.iter().map(|entry| entry["outcome"].as_str().unwrap()).collect();
     assert_eq!(outcomes, ["token_in_query", "token_in_query", "token_missing", "token_malformed"]);
+    let owners: Vec<_> = entries.iter().map(|entry| &entry["who"]).collect();
+    assert_eq!(owners, [&json!("reader"), &json!("writer"), &Value::Null, &Value::Null]);
     let said = json!(entries).to_string();
     for secret in [&writer, &reader] {
         assert!(!said.contains(&secret[7..]), "{said}");

@@ -5,6 +5,7 @@
 
 mod document;
 mod duration;
+mod history;
 mod listen;
 mod replace;
 mod size;
@@ -18,6 +19,7 @@ use std::time::Duration;
 pub use self::document::Fault;
 pub(crate) use self::document::{Document, Section};
 pub use self::duration::{NotADuration, parse_duration};
+pub use self::history::History;
 pub use self::listen::{Listen, ListenError};
 pub use self::replace::{Owner, replace_file};
 pub use self::size::{NotASize, parse_size};
@@ -112,6 +114,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Which logs are kept when journald has deleted them.
     pub archive: Archive,
+    /// How long what was is kept.
+    pub history: History,
 }
 
 /// The section `[jobs]`.
@@ -178,6 +182,7 @@ impl Settings {
         let instances_per_hour = number(&jobs, "instances_per_hour", 200, 1_000_000)?;
         let limits = limits(&root.section("limits")?)?;
         let archive = archive(&root.section("archive")?)?;
+        let history = History::read(&root.section("history")?)?;
 
         document.refuse_unknown()?;
         let prefixes = prefixes
@@ -191,6 +196,7 @@ impl Settings {
             jobs: Jobs { policy: Policy::new(prefixes), instances_per_hour },
             limits,
             archive,
+            history,
         })
     }
 }

@@ -196,11 +196,11 @@ impl Bridge {
         let limits = Limits { logs_per_job: setup.archived, ..Limits::default() };
         let (archiver, archiving, news) = Archiver::new(archived_from, archive.clone(), limits, ARCHIVE_RETRY);
         jobs.take_up_archive(archive, setup.archived.map(|_| archiver));
-        let (recording, archived, stopped) = (jobs.clone(), CancellationToken::new(), stop.clone());
-        let done = archived.clone();
+        let (recording, last, stopped) = (jobs.clone(), CancellationToken::new(), stop.clone());
+        let told = last.clone();
         tokio::spawn(async move {
-            tokio::join!(archiving.run(stopped), recording.record_logs(news));
-            done.cancel();
+            tokio::join!(archiving.run(stopped.clone()), recording.record_logs(news), stopped.cancelled());
+            told.cancel();
         });
         let router = ci_bridge::http::router(
             policy,
@@ -230,7 +230,7 @@ impl Bridge {
         });
         let keeping = tokio::spawn(async move {
             // What became of logs at the very end is kept too.
-            tokio::join!(recorder.run(archived.clone()), auditor.run(archived));
+            tokio::join!(recorder.run(last.clone()), auditor.run(last));
             jobs.close_history().await;
         });
         Self { systemd, tokens, address, view, journal, keyring, stop: StopOnDrop(stop), state, keeping }

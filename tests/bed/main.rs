@@ -4,6 +4,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "what a test can't do without ends it")]
 
+mod archive;
 mod audit;
 mod boot;
 mod bridge;

@@ -137,6 +137,7 @@ impl Seen {
         }
         let caller = response.extensions().get::<Arc<Caller>>();
         let run = response.headers().get(RUN_ID).and_then(|id| id.to_str().ok()?.parse().ok());
+        let run = run.or_else(|| self.in_path("{run}")?.parse().ok());
         let note = Note {
             who: caller.map(|caller| caller.name().clone()),
             address: self.address,
@@ -179,10 +180,15 @@ impl Seen {
         }
     }
 
+    /// What stands in the path where the route has `name`.
+    fn in_path(&self, name: &str) -> Option<&str> {
+        let at = self.route.as_ref()?.as_str().split('/').position(|part| part == name)?;
+        self.uri.path().split('/').nth(at)
+    }
+
     /// The job in the path, if there may be one of that name. An instance is any text, so that of a stranger is left out.
     fn job(&self, policy: &Policy, is_known: bool) -> Option<JobName> {
-        let at = self.route.as_ref()?.as_str().split('/').position(|part| part == "{job}")?;
-        let name = JobName::parse(self.uri.path().split('/').nth(at)?).ok()?;
+        let name = JobName::parse(self.in_path("{job}")?).ok()?;
         let query = self.uri.query().unwrap_or_default();
         let instance = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| is_known && name == "instance");
         let instance = instance.and_then(|(_, instance)| name.with_instance(&instance).ok());

@@ -97,6 +97,31 @@ async fn every_start_and_stop_is_one_entry_with_its_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_waits_or_was_sent_again_and_a_stop_of_a_run_are_entries() {
+    let bridge = Bridge::new(vec![Unit::job("ci-test-a")]).await;
+    let (reader, writer) = (json!("reader"), json!("writer"));
+    let bearer = format!("Bearer {}", bridge.tokens.writer);
+    let headers = [("Authorization", bearer.as_str()), ("Idempotency-Key", "k")];
+    let started = bridge.call_with(&format!("POST {JOB}"), &headers).await;
+    let again = bridge.call_with(&format!("POST {JOB}"), &headers).await;
+    let queued = bridge.call(&format!("POST {JOB}?if_busy=queue")).await;
+    let (run, waiting) = (started.header("x-ci-run-id").unwrap(), queued.header("x-ci-run-id").unwrap());
+    let refused = bridge.call_as(&bridge.tokens.reader, &format!("POST /api/runs/{waiting}/stop")).await;
+    let unqueued = bridge.call(&format!("POST /api/runs/{waiting}/stop")).await;
+    assert_eq!(unqueued.status, 200, "{unqueued:?}");
+
+    let entries = entries(&bridge, 5).await;
+    assert_is(&entries[0], "start", &writer, "accepted", &started);
+    assert_is(&entries[1], "start", &writer, "replayed", &again);
+    assert_is(&entries[2], "start", &writer, "queued", &queued);
+    assert_is(&entries[3], "stop", &reader, "read_only_token", &refused);
+    assert_is(&entries[4], "stop", &writer, "stopped", &unqueued);
+    let runs: Vec<_> = entries.iter().map(|entry| entry["run"].as_str().unwrap()).collect();
+    assert_eq!(runs, [run, run, waiting, waiting, waiting]);
+    assert_eq!(members(&entries[4], ["job", "who"]), ["ci-test-a", "writer"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_of_a_write_is_an_entry_with_its_code() {
     let masked = Unit { load_state: "masked", ..Unit::job("ci-test-masked") };
     let setup = Setup { instances_per_hour: 1, ..Setup::default() };

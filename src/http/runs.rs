@@ -22,8 +22,8 @@ use crate::jobs::{Error, Run, RunId, RunResult};
 
 /// Runs of one page if the caller does not say.
 const PAGE: u32 = 50;
-/// The most runs of one page.
-const PAGE_MOST: u32 = 1000;
+/// The most runs of one page; one more is read, to tell whether there are more.
+const PAGE_MOST: u32 = 500;
 
 /// A run did not succeed, and the caller wants that to be an error.
 pub(super) struct RunFailed(pub(super) Arc<Run>);

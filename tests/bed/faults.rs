@@ -195,7 +195,7 @@ async fn a_refusal_of_polkit_is_told_with_its_remedy_and_init_repairs_it() {
 #[tokio::test]
 #[ignore = "boots a bed: make test"]
 async fn entries_that_are_gone_are_told_as_a_gap() {
-    let bridge = Bridge::up();
+    let bridge = Bridge::up_without_archive();
     let run = open_gate(&bridge, "lost").await;
     let first = bridge.logs(GATE).await["logs"][0]["cursor"].clone();
     bridge.bed.ok(["journalctl", "--rotate", "--vacuum-size=1"]);
@@ -213,7 +213,7 @@ async fn entries_that_are_gone_are_told_as_a_gap() {
 #[tokio::test]
 #[ignore = "boots a bed: make test"]
 async fn a_damaged_journal_file_spoils_no_other_and_is_told() {
-    let bridge = Bridge::up();
+    let bridge = Bridge::up_without_archive();
     bridge.run("ci-test-burst").await;
     bridge.bed.ok(["journalctl", "--rotate"]);
     bridge.run("ci-test-hello").await;

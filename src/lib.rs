@@ -11,7 +11,7 @@
 //! [`policy::AllowedJob`], and nothing else reaches systemd or the journal.
 //!
 //! * Pure: [`policy`] says which units may be touched, [`auth`] who asks, [`config`] what the administrator decided,
-//!   [`invocation`] what one start of a unit is called, [`run`] what the bridge calls it, [`setup`] what is put into the
+//!   [`inputs`] what a job may be given, [`invocation`] what one start of a unit is called, [`run`] what the bridge calls it, [`setup`] what is put into the
 //!   system.
 //! * Adapters: [`systemd`] talks to PID 1 and mirrors the states of units, [`journal`] reads what they wrote. Neither
 //!   knows of the other. [`store`] keeps what became of runs, and knows of neither.
@@ -25,6 +25,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod inputs;
 pub mod invocation;
 pub mod jobs;
 pub mod journal;

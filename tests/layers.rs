@@ -14,10 +14,11 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 15] = [
+const PARTS: [Part; 16] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
+    ("inputs", &["policy"], &IMPURE),
     ("config", &["policy"], &IMPURE),
     ("auth", &["config", "policy"], &IMPURE),
     ("setup", &["policy"], &IMPURE),

@@ -13,11 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Keyring;
 use crate::config::{Listen, Settings};
+use crate::credentials;
 use crate::http::serve::{Bounds, Listener};
 use crate::http::{self, Following};
+use crate::inputs::InputName;
 use crate::jobs::{Jobs, Runs};
 use crate::journal::{self, Journal};
 use crate::lifecycle::{self, StopOnDrop, Tokens};
+use crate::policy::AllowedJob;
 use crate::systemd::{BusAddress, Systemd};
 
 /// How long the answers that are under way at the end may take.
@@ -43,6 +46,9 @@ pub enum Error {
         /// The reason.
         source: std::io::Error,
     },
+    /// systemd could not ask for the inputs of jobs.
+    #[error("cannot listen on {}, where systemd asks for the inputs of jobs", credentials::SOCKET)]
+    Inputs(#[source] std::io::Error),
     /// There is nowhere to listen.
     #[error("`listen` is empty and systemd passed no socket; name an address such as 127.0.0.1:8000")]
     Nowhere,
@@ -63,22 +69,33 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let runs = Runs::new(policy.clone());
     let systemd = Systemd::new(BusAddress::System, policy.clone(), runs.observer());
     let instances = usize::try_from(settings.jobs.instances_per_hour).unwrap_or(usize::MAX);
-    let jobs = Jobs::new(runs, systemd.clone(), journal, instances);
+    let takes_inputs = !settings.jobs.inputs.is_empty();
+    let jobs = Jobs::new(runs, systemd.clone(), journal, instances, settings.jobs.inputs);
     let stop = CancellationToken::new();
     let following = Following { most: settings.limits.max_streams, heartbeat: HEARTBEAT };
-    let router = http::router(policy, jobs, tokens.keyring(), settings.query_tokens, following, stop.clone());
+    let router =
+        http::router(policy.clone(), jobs.clone(), tokens.keyring(), settings.query_tokens, following, stop.clone());
 
     let _stop_on_drop = StopOnDrop(stop.clone());
-    let watching = {
+    let mut tasks = Vec::new();
+    if takes_inputs {
+        let listener = credentials::bind(Path::new(credentials::SOCKET)).map_err(Error::Inputs)?;
+        let value_of = move |job: AllowedJob, input: InputName| {
+            let jobs = jobs.clone();
+            async move { jobs.input(&job, &input).await }
+        };
+        tasks.push(tokio::spawn(credentials::serve(listener, policy, value_of, stop.clone())));
+    }
+    tasks.push({
         let (systemd, stop) = (systemd.clone(), stop.clone());
         tokio::spawn(async move { systemd.run(stop).await })
-    };
+    });
     let bounds = Bounds {
         connections: settings.limits.max_connections,
         header_timeout: settings.limits.header_timeout,
         write_stall: WRITE_STALL,
     };
-    let serving = tokio::spawn(http::serve::serve(listeners, router, bounds, stop.clone(), DRAIN));
+    tasks.push(tokio::spawn(http::serve::serve(listeners, router, bounds, stop.clone(), DRAIN)));
     if tokio::time::timeout(FIRST_READING, systemd.ready()).await.is_err() {
         log::warn!("systemd cannot be reached yet; the bridge answers, but is not ready");
     }
@@ -87,7 +104,7 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let stopped = lifecycle::until_asked_to_stop(&tokens).await.map_err(Error::Signals);
     lifecycle::notify(&[NotifyState::Stopping]);
     stop.cancel();
-    for task in [serving, watching] {
+    for task in tasks {
         if let Err(error) = task.await {
             log::error!("a task ended badly: {error}");
         }

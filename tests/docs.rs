@@ -256,7 +256,7 @@ fn every_command_line_that_is_shown_is_one_that_the_program_takes() {
 fn the_table_of_errors_is_the_list_of_codes() {
     let source = |file: &str| fs::read_to_string(Path::new(ROOT).join("src").join(file)).unwrap();
     let http: String =
-        ["error", "authenticate", "params", "problem", "index", "jobs", "logs", "format", "stream", "mod"]
+        ["error", "authenticate", "body", "params", "problem", "index", "jobs", "logs", "format", "stream", "mod"]
             .map(|module| source(&format!("http/{module}.rs")))
             .concat();
     let mut made: BTreeMap<String, Option<u16>> = BTreeMap::new();
@@ -295,6 +295,7 @@ fn status(name: &str) -> u16 {
         "FORBIDDEN" => 403,
         "NOT_FOUND" => 404,
         "METHOD_NOT_ALLOWED" => 405,
+        "REQUEST_TIMEOUT" => 408,
         "CONFLICT" => 409,
         "PAYLOAD_TOO_LARGE" => 413,
         "UNPROCESSABLE_ENTITY" => 422,

@@ -14,26 +14,35 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 16] = [
+const PARTS: [Part; 17] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
     ("inputs", &["policy"], &IMPURE),
-    ("config", &["policy"], &IMPURE),
+    ("config", &["inputs", "policy"], &IMPURE),
     ("auth", &["config", "policy"], &IMPURE),
     ("setup", &["policy"], &IMPURE),
     ("telemetry", &[], &IMPURE),
     ("journal", &["invocation", "policy", "telemetry"], &IMPURE),
     ("store", &["auth", "invocation", "policy", "run"], &["axum", "hyper", "zbus"]),
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),
-    ("jobs", &["invocation", "journal", "policy", "run", "systemd", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
-    ("http", &["auth", "config", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
+    ("credentials", &["inputs", "policy"], &["axum", "hyper", "sqlx", "zbus"]),
+    (
+        "jobs",
+        &["inputs", "invocation", "journal", "policy", "run", "systemd", "telemetry"],
+        &["axum", "hyper", "sqlx", "zbus"],
+    ),
+    ("http", &["auth", "config", "inputs", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
     ("lifecycle", &["auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     // These two put the others together.
-    ("app", &["auth", "config", "http", "jobs", "journal", "lifecycle", "systemd"], &["axum", "hyper", "sqlx", "zbus"]),
+    (
+        "app",
+        &["auth", "config", "credentials", "http", "inputs", "jobs", "journal", "lifecycle", "policy", "systemd"],
+        &["axum", "hyper", "sqlx", "zbus"],
+    ),
     (
         "cli",
-        &["app", "auth", "config", "journal", "policy", "setup", "systemd", "telemetry"],
+        &["app", "auth", "config", "credentials", "inputs", "journal", "policy", "setup", "systemd", "telemetry"],
         &["axum", "hyper", "sqlx"],
     ),
 ];

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::authenticate::{Reader, Writer};
+use super::body::Inputs;
 use super::params::Params;
 use super::problem::Problem;
 use super::{AppState, shape};
@@ -60,12 +61,13 @@ pub(super) async fn start_job(
     State(state): State<AppState>,
     path: PathJob,
     uri: Uri,
+    Inputs(given): Inputs,
 ) -> Result<Response, Problem> {
     let params = Params::of(&uri, &["instance", "if_busy"])?;
     let if_busy = params.choice("if_busy", &[("reject", IfBusy::Reject), ("join", IfBusy::Join)])?;
     let job = path.admit(&params, &caller, &state)?;
     let start = to_the_end(async move {
-        let start = state.jobs.start(&job, if_busy.unwrap_or_default()).await?;
+        let start = state.jobs.start(&job, if_busy.unwrap_or_default(), &given).await?;
         let (job, token, did) = (job.name(), caller.name(), if start.joined { "joined" } else { "started" });
         log::info!(
             token = token.as_str(), job = job.as_str(), run:display = start.run.id;

@@ -3,6 +3,7 @@
 //! Only this folder knows status codes. It knows nothing of D-Bus, of journal files or of SQL.
 
 mod authenticate;
+mod body;
 mod edge;
 mod error;
 mod format;
@@ -36,7 +37,7 @@ use crate::config::QueryTokens;
 use crate::jobs::Jobs;
 use crate::policy::{NameError, Policy};
 
-/// The largest body of a request. No endpoint takes one of any size yet; what is larger is no mistake but an attack.
+/// The largest body of a request: room for every input of a job, and what is larger is no mistake but an attack.
 const BODY_LIMIT: usize = 64 * 1024;
 
 /// What the handlers work with.

@@ -5,6 +5,7 @@
 
 mod cursor;
 mod follow;
+mod input;
 mod instances;
 mod live;
 
@@ -17,10 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 use self::instances::Instances;
 use self::live::Watcher;
 use self::registry::{Begun, Latest, Record, Registry, Settled};
+use crate::inputs::{self, Inputs};
 use crate::journal::{self, FoundRun, Journal};
 use crate::policy::{AllowedJob, Policy};
 use crate::systemd::{self, Observer, StartError, Stopped, Systemd, UnitState};
@@ -61,6 +64,9 @@ pub enum Error {
     /// Too many new instances in an hour.
     #[error("too many new instances of templates in an hour; raise `jobs.instances_per_hour` if that is expected")]
     TooManyInstances(Duration),
+    /// The job can't be given what it was to be given.
+    #[error(transparent)]
+    Input(#[from] inputs::Error),
     /// The unit was not started.
     #[error(transparent)]
     Start(StartError),
@@ -81,7 +87,7 @@ pub enum IfBusy {
     /// Refuse.
     #[default]
     Reject,
-    /// Answer with the run that is there.
+    /// Answer with the run that is there, if it was given the same.
     Join,
 }
 
@@ -110,6 +116,7 @@ pub struct Jobs {
     journal: Journal,
     registry: Arc<Registry>,
     instances: Arc<Mutex<Instances>>,
+    inputs: Inputs,
     watcher: Arc<Watcher>,
 }
 
@@ -136,26 +143,30 @@ impl Runs {
 impl Jobs {
     /// The jobs that `systemd` shows and `journal` has the logs of.
     ///
-    /// `instances_per_hour` bounds the instances of templates that starts may bring up.
+    /// `instances_per_hour` bounds the instances of templates that starts may bring up; `inputs` are what jobs may be given.
     #[must_use]
-    pub fn new(runs: Runs, systemd: Systemd, journal: Journal, instances_per_hour: usize) -> Self {
+    pub fn new(runs: Runs, systemd: Systemd, journal: Journal, instances_per_hour: usize, inputs: Inputs) -> Self {
         let instances = Arc::new(Mutex::new(Instances::new(instances_per_hour)));
         let watcher = Arc::new(Watcher::new(journal.clone()));
-        Self { systemd, journal, registry: runs.0, instances, watcher }
+        Self { systemd, journal, registry: runs.0, instances, inputs, watcher }
     }
 
-    /// Starts a job and returns when its run has begun, or is still queued after ten seconds.
+    /// Starts a job with the inputs in `given` and returns when its run has begun, or is still queued after ten seconds.
     ///
     /// # Errors
-    /// [`Error::Busy`] with the run that is there, unless `if_busy` joins it; [`Error::Start`] says why nothing runs.
-    pub async fn start(&self, job: &AllowedJob, if_busy: IfBusy) -> Result<Start, Error> {
+    /// [`Error::Busy`] with the run that is there, unless `if_busy` joins it; [`Error::Input`] and [`Error::Start`] say why
+    /// nothing runs.
+    pub async fn start(&self, job: &AllowedJob, if_busy: IfBusy, given: &Map<String, Value>) -> Result<Start, Error> {
+        let inputs = self.inputs.accept(job, given)?;
         if job.name().template().is_some() {
             let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
             instances.admit(job.unit(), Instant::now()).map_err(Error::TooManyInstances)?;
         }
-        let begun = match self.registry.begin(job) {
+        let begun = match self.registry.begin(job, &inputs) {
             Ok(begun) => begun,
-            Err(active) if if_busy == IfBusy::Join => return Ok(Start { run: active.run(), joined: true }),
+            Err(active) if if_busy == IfBusy::Join && self.has(&active, &inputs) => {
+                return Ok(Start { run: active.run(), joined: true });
+            }
             Err(active) => return Err(Error::Busy(active.run())),
         };
         let record = begun.record.clone();
@@ -171,7 +182,12 @@ impl Jobs {
         };
         match started {
             Ok(()) => Ok(Start { run: record.run(), joined: false }),
-            Err(Error::Busy(run)) if if_busy == IfBusy::Join => Ok(Start { run, joined: true }),
+            Err(Error::Busy(run))
+                if if_busy == IfBusy::Join
+                    && self.registry.get(run.id).is_some_and(|active| self.has(&active, &inputs)) =>
+            {
+                Ok(Start { run, joined: true })
+            }
             Err(error) => Err(error),
         }
     }
@@ -184,7 +200,7 @@ impl Jobs {
         if let Some(before) = &begun.before {
             self.settle(before).await;
         }
-        let error = match self.systemd.start(&job).await {
+        let error = match self.systemd.start(&job, || begun.record.given.offer()).await {
             // systemd names a run a moment before it says when that began.
             Ok(_invocation) => {
                 let mut run = begun.record.watch();

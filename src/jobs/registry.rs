@@ -10,7 +10,9 @@ use std::time::Instant;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::input::Given;
 use super::run::{Ended, Phase, Run, RunId, RunResult, Running, verdict};
+use crate::inputs::Values;
 use crate::invocation::InvocationId;
 use crate::policy::{AllowedJob, JobName, Policy};
 use crate::systemd::{ActiveState, UnitState};
@@ -27,6 +29,7 @@ pub(super) struct Record {
     /// Whether the bridge came to know of it only after its end. systemd's result does not tell then whether somebody
     /// stopped it.
     hearsay: Arc<AtomicBool>,
+    pub(super) given: Given,
 }
 
 /// Whether the log of a run that has ended is whole.
@@ -43,7 +46,12 @@ pub(super) enum Settled {
 
 impl Record {
     fn new(run: Run) -> Self {
-        Self { run: Arc::new(watch::Sender::new(Arc::new(run))), settled: Arc::default(), hearsay: Arc::default() }
+        Self {
+            run: Arc::new(watch::Sender::new(Arc::new(run))),
+            settled: Arc::default(),
+            hearsay: Arc::default(),
+            given: Given::default(),
+        }
     }
 
     pub(super) fn run(&self) -> Arc<Run> {
@@ -150,11 +158,11 @@ impl Registry {
         }
     }
 
-    /// Registers a run that is about to be asked for.
+    /// Registers a run that is about to be asked for, with its inputs.
     ///
     /// # Errors
     /// The run that is queued or running, if there is one: of parallel starts exactly one passes here.
-    pub(super) fn begin(&self, job: &AllowedJob) -> Result<Begun, Record> {
+    pub(super) fn begin(&self, job: &AllowedJob, inputs: &Values) -> Result<Begun, Record> {
         let mut runs = self.lock();
         let before = runs.latest_of(job.unit()).cloned();
         if let Some(active) = before.as_ref().filter(|record| record.run().ended().is_none()) {
@@ -162,7 +170,9 @@ impl Registry {
         }
         let run =
             Run { id: RunId::generate(), job: job.clone(), invocation: None, started: None, phase: Phase::Queued };
-        Ok(Begun { record: runs.insert(run, true), before })
+        let record = runs.insert(run, true);
+        record.given.fix(inputs);
+        Ok(Begun { record, before })
     }
 
     /// Takes back a run that never began; the job's newest run is again the one before.
@@ -256,6 +266,8 @@ impl Runs {
     ) -> Record {
         let phase = Phase::Running(Running { before: left_before(before, after), stopping: false });
         let latest = self.latest_of(job.unit()).cloned();
+        // systemd starts the job again by itself.
+        let again = latest.as_ref().filter(|_| before.active.is_running()).map(|record| record.given.clone());
         if let Some(record) = latest {
             let run = record.run();
             match run.phase {
@@ -278,7 +290,11 @@ impl Runs {
             }
         }
         let run = Run { id: RunId::of_invocation(invocation), job, invocation: Some(invocation), started: None, phase };
-        self.insert(run, true)
+        let record = self.insert(run, true);
+        if let Some(again) = again {
+            record.given.repeat(&again);
+        }
+        record
     }
 
     /// Forgets the oldest ended runs that are not the newest of their job.
@@ -350,7 +366,10 @@ fn advance(run: &mut Run, state: &UnitState) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Map;
+
     use super::*;
+    use crate::inputs::Inputs;
     use crate::invocation::MainExit;
     use crate::policy::Prefix;
 
@@ -362,8 +381,12 @@ mod tests {
         (Registry::new(policy), job)
     }
 
+    fn nothing(job: &AllowedJob) -> Values {
+        Inputs::default().accept(job, &Map::new()).unwrap()
+    }
+
     fn begin(registry: &Registry, job: &AllowedJob) -> Begun {
-        registry.begin(job).map_err(|_| "busy").unwrap()
+        registry.begin(job, &nothing(job)).map_err(|_| "busy").unwrap()
     }
 
     fn state(active: ActiveState, invocation: u8) -> UnitState {
@@ -399,7 +422,7 @@ mod tests {
     fn of_two_starts_one_is_told_of_the_other() {
         let (registry, job) = registry();
         let first = begin(&registry, &job).record;
-        let busy = registry.begin(&job).map(|_| ()).unwrap_err();
+        let busy = registry.begin(&job, &nothing(&job)).map(|_| ()).unwrap_err();
         assert_eq!(busy.run().id, first.run().id);
     }
 
@@ -413,7 +436,7 @@ mod tests {
         assert_eq!(run.id, record.run().id);
         assert_eq!(run.invocation, InvocationId::from_bytes(&[7; 16]));
         assert_eq!(result(&run), "success");
-        assert!(registry.begin(&job).is_ok());
+        assert!(registry.begin(&job, &nothing(&job)).is_ok());
     }
 
     #[test]
@@ -422,7 +445,7 @@ mod tests {
         feed(&registry, &[state(ActiveState::Activating, 9)]);
         let run = latest(&registry, &job);
         assert_eq!(run.id.as_invocation(), run.invocation);
-        assert!(registry.begin(&job).is_err());
+        assert!(registry.begin(&job, &nothing(&job)).is_err());
     }
 
     #[test]

@@ -115,17 +115,19 @@ impl Pins {
 impl Systemd {
     /// Starts the job's unit and returns when its run has begun, however long systemd has it wait for other units.
     ///
-    /// The caller makes sure that it does not start one unit twice at the same time.
+    /// The caller makes sure that it does not start one unit twice at the same time. `asking` is called when nothing runs yet
+    /// and systemd is about to be asked: a run that began before is of somebody else.
     ///
     /// # Errors
     /// [`StartError`] says why nothing runs.
-    pub async fn start(&self, job: &AllowedJob) -> Result<InvocationId, StartError> {
+    pub async fn start(&self, job: &AllowedJob, asking: impl FnOnce()) -> Result<InvocationId, StartError> {
         let unit = job.unit();
         let state = self.link.read(unit).await?;
         vet(unit, &state).await?;
         self.pin(unit).await?;
         let before = state.invocation;
         let mut states = self.link.mirror.watch(unit);
+        asking();
         let path = self.enqueue("StartUnit", unit, "fail").await?;
         let mut ended = self.link.job_end(path.as_str());
         loop {

@@ -21,6 +21,7 @@ mod edges;
 mod endings;
 mod events;
 mod follow;
+mod inputs;
 mod instances;
 mod names;
 mod outages;

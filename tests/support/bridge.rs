@@ -10,6 +10,7 @@ use ci_bridge::auth::{Access, Keyring, Token, TokenHash};
 use ci_bridge::config::QueryTokens;
 use ci_bridge::http::Following;
 use ci_bridge::http::serve::{Bounds, Listener, serve};
+use ci_bridge::inputs::Inputs;
 use ci_bridge::jobs::{Jobs, Runs};
 use ci_bridge::journal::Journal;
 use ci_bridge::policy::{Policy, Prefix};
@@ -83,6 +84,7 @@ fn head(request: &str, headers: &[(&str, &str)]) -> String {
 pub(crate) struct Setup {
     pub(crate) query_tokens: QueryTokens,
     pub(crate) instances_per_hour: usize,
+    pub(crate) inputs: Inputs,
     pub(crate) header_timeout: Duration,
     pub(crate) connections: usize,
     pub(crate) write_stall: Duration,
@@ -96,6 +98,7 @@ impl Default for Setup {
         Self {
             query_tokens: QueryTokens::Allow,
             instances_per_hour: 200,
+            inputs: Inputs::default(),
             header_timeout: Duration::from_secs(10),
             connections: 512,
             write_stall: Duration::from_secs(30),
@@ -111,6 +114,7 @@ pub(crate) struct Bridge {
     pub(crate) tokens: Tokens,
     pub(crate) address: SocketAddr,
     pub(crate) view: Systemd,
+    pub(crate) jobs: Jobs,
     journal: Arc<JournalFiles>,
     keyring: Arc<ArcSwap<Keyring>>,
     stop: CancellationToken,
@@ -151,11 +155,17 @@ impl Bridge {
         let view = Systemd::new(BusAddress::At(systemd.address()), policy.clone(), runs.observer());
         // There is no journald that could say that it has written everything.
         let files = Journal::new(vec![journal.directory().to_owned()]).with_socket(&journal.directory().join(JOURNALD));
-        let jobs = Jobs::new(runs, view.clone(), files, setup.instances_per_hour);
+        let jobs = Jobs::new(runs, view.clone(), files, setup.instances_per_hour, setup.inputs);
         let keyring = Arc::new(ArcSwap::from_pointee(keyring));
         let stop = CancellationToken::new();
-        let router =
-            ci_bridge::http::router(policy, jobs, keyring.clone(), setup.query_tokens, setup.following, stop.clone());
+        let router = ci_bridge::http::router(
+            policy,
+            jobs.clone(),
+            keyring.clone(),
+            setup.query_tokens,
+            setup.following,
+            stop.clone(),
+        );
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -167,7 +177,7 @@ impl Bridge {
         tokio::spawn(serve(vec![Listener::Tcp(listener)], router, bounds, stop.clone(), DRAIN));
         let (watching, stopped) = (view.clone(), stop.clone());
         tokio::spawn(async move { watching.run(stopped).await });
-        Self { systemd, tokens, address, view, journal, keyring, stop }
+        Self { systemd, tokens, address, view, jobs, journal, keyring, stop }
     }
 
     /// A journald that takes messages and does nothing with them.
@@ -222,6 +232,14 @@ impl Bridge {
     /// Sends `METHOD TARGET` with these headers.
     pub(crate) async fn call_with(&self, request: &str, headers: &[(&str, &str)]) -> Answer {
         exchange(self.address, head(request, headers).as_bytes()).await
+    }
+
+    /// Sends a request with a body and a token that may do everything.
+    pub(crate) async fn call_with_body(&self, request: &str, body: &str) -> Answer {
+        let bearer = format!("Bearer {}", self.tokens.writer);
+        let length = body.len().to_string();
+        let head = head(request, &[("Authorization", bearer.as_str()), ("Content-Length", length.as_str())]);
+        exchange(self.address, format!("{head}{body}").as_bytes()).await
     }
 
     /// Sends `GET TARGET` with a token that may read, and these headers; returns when the head of the answer is there.

@@ -9,6 +9,7 @@ mod bridge;
 mod check;
 mod faults;
 mod follow;
+mod inputs;
 mod logs;
 mod machine;
 mod main_job;

@@ -10,9 +10,24 @@ use serde_json::Map;
 
 use super::registry::Record;
 use super::run::Phase;
-use super::{Error, Jobs, PATIENCE};
+use super::{Jobs, PATIENCE};
 use crate::inputs::{self, InputName, Values};
 use crate::policy::AllowedJob;
+use crate::systemd;
+
+/// Why systemd is not told a value.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// The job takes no such input, or needs one that nobody gave.
+    #[error(transparent)]
+    Input(#[from] inputs::Error),
+    /// The run began under an earlier bridge, which alone knew what it was given.
+    #[error("what the run was given is not known any more, because the bridge was restarted meanwhile")]
+    Forgotten,
+    /// systemd can't be reached.
+    #[error(transparent)]
+    Systemd(#[from] systemd::Error),
+}
 
 /// What a run was given by whoever asked the bridge for it.
 #[derive(Clone, Default)]
@@ -57,14 +72,14 @@ impl Jobs {
     /// answer tells for sure which run it is at, because it comes behind all that it has said before.
     ///
     /// # Errors
-    /// [`Error::Input`] if the job takes no such input, or needs one that nobody gave; [`Error::Systemd`] if systemd can't
-    /// be reached within ten seconds.
-    pub async fn input(&self, job: &AllowedJob, name: &InputName) -> Result<String, Error> {
+    /// [`InputError`]: the run is not to be given anything else instead, and must not begin.
+    pub async fn input(&self, job: &AllowedJob, name: &InputName) -> Result<String, InputError> {
         let _ = tokio::time::timeout(PATIENCE, self.systemd.ready()).await;
         let unit = self.systemd.read(job).await?;
         let record = unit.invocation.and_then(|invocation| self.registry.by_invocation(job, invocation));
         let values = match record.as_ref().and_then(Record::given) {
             Some(values) => values.clone(),
+            None if unit.started.is_some_and(|at| at < self.since) => return Err(InputError::Forgotten),
             None => self.inputs.accept(job, &Map::new())?,
         };
         let unknown = || inputs::Error::Unknown { name: name.to_string(), known: values.names().cloned().collect() };

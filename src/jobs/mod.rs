@@ -31,6 +31,7 @@ use crate::telemetry::Chain;
 
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::follow::{Beginning, End, Event, Follower};
+pub use self::input::InputError;
 pub use self::live::Batch;
 pub use self::run::{Ended, Phase, Run, RunId, RunResult};
 pub use self::run_log::{Part, RunLog};
@@ -117,6 +118,8 @@ pub struct Jobs {
     registry: Arc<Registry>,
     instances: Arc<Mutex<Instances>>,
     inputs: Inputs,
+    /// When the bridge began; nobody knows what earlier runs were given.
+    since: Timestamp,
     watcher: Arc<Watcher>,
 }
 
@@ -148,7 +151,7 @@ impl Jobs {
     pub fn new(runs: Runs, systemd: Systemd, journal: Journal, instances_per_hour: usize, inputs: Inputs) -> Self {
         let instances = Arc::new(Mutex::new(Instances::new(instances_per_hour)));
         let watcher = Arc::new(Watcher::new(journal.clone()));
-        Self { systemd, journal, registry: runs.0, instances, inputs, watcher }
+        Self { systemd, journal, registry: runs.0, instances, inputs, since: Timestamp::now(), watcher }
     }
 
     /// Starts a job with the inputs in `given` and returns when its run has begun, or is still queued after ten seconds.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ci_bridge::inputs::{Input, InputName, Inputs, Pattern};
-use ci_bridge::jobs;
+use ci_bridge::jobs::InputError;
 use ci_bridge::policy::{AllowedJob, JobName, Policy, Prefix};
 use serde_json::json;
 
@@ -31,7 +31,7 @@ async fn bridge(units: Vec<Unit>) -> Bridge {
 }
 
 /// What systemd is told when it asks for the version of a job.
-async fn version(bridge: &Bridge, name: &str) -> Result<String, jobs::Error> {
+async fn version(bridge: &Bridge, name: &str) -> Result<String, InputError> {
     bridge.jobs.input(&job(name), &InputName::parse("version").unwrap()).await
 }
 
@@ -102,6 +102,18 @@ async fn a_run_of_a_timer_gets_the_defaults_and_not_those_of_the_run_before() {
     bridge.systemd.begin("ci-test-strict").await;
     let error = version(&bridge, "ci-test-strict").await.unwrap_err();
     assert_eq!(error.to_string(), "the input `version` is required");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_an_earlier_bridge_gets_nothing_instead_of_what_it_was_given() {
+    let running =
+        Unit { active: "activating", invocation: vec![9; 16], left_inactive: 1_000_000, ..Unit::job("ci-test-a") };
+    let bridge = bridge(vec![running]).await;
+    let error = version(&bridge, "ci-test-a").await.unwrap_err();
+    assert!(matches!(error, InputError::Forgotten), "{error}");
+    bridge.systemd.end("ci-test-a", Exit::Code(1)).await;
+    bridge.systemd.begin("ci-test-a").await;
+    assert_eq!(version(&bridge, "ci-test-a").await.unwrap(), "v1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

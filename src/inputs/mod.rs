@@ -47,7 +47,7 @@ pub enum Rule {
     #[error("may have at most {VALUE_MAX} bytes")]
     Length,
     /// A control character that no pattern allows.
-    #[error("must not contain control characters; a newline or a tab only where its pattern allows it")]
+    #[error("must not contain control characters, except for tabs, and newlines where its pattern allows them")]
     Control,
     /// The pattern does not match the whole value.
     #[error("must match `{0}` as a whole")]

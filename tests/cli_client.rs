@@ -265,11 +265,11 @@ fn a_job_is_followed_without_being_started() {
         (TAIL, Answer::lines([("one", "c1")])),
         (TAIL, Answer::lines([("two", "c2")]).then("gap", &json!({ "reason": "vacuumed" })).end("exit-code", Some(3))),
     ]);
-    let done = bridge.run(&["tail", "ci-test-a", "--follow", "--lines", "5", "--raw"]);
+    let done = bridge.run(&["tail", "ci-test-a", "--follow", "--lines", "5", "--raw", "--priority", "err"]);
     assert_eq!((done.status, done.stdout.as_str()), (0, "one\ntwo\n"), "{}", done.stderr);
     assert!(done.stderr.ends_with("journald has deleted them\nci-test-a: exit-code, exit code 3\n"), "{}", done.stderr);
-    let expected = ["follow=true&format=sse&raw=true&lines=5", "follow=true&format=sse&raw=true&cursor=c1"];
-    assert_eq!(bridge.asked(), expected.map(|query| format!("{TAIL}?{query}")));
+    let wanted = "follow=true&format=sse&raw=true&priority=err";
+    assert_eq!(bridge.asked(), ["lines=5", "cursor=c1"].map(|place| format!("{TAIL}?{wanted}&{place}")));
 
     let bridge = Played::new([(TAIL, Answer::lines([("one", "c1")]).end("success", Some(0)))]);
     let done = bridge.run(&["tail", "ci-test-a", "-f", "--json"]);
@@ -401,6 +401,20 @@ fn state_and_stop_and_jobs_are_for_people_and_for_scripts() {
             { "job": "ci-test-a", "state": "inactive", "description": "Say hello" },
             { "job": "ci-test-b@", "state": null, "template": true, "description": null },
         ] }),
+    );
+    let runs = Answer::json(
+        200,
+        &json!({ "more": false, "runs": [
+            { "id": "r2", "requested_at": "2026-11-21T10:40:02Z", "state": "running", "result": null, "duration_seconds": null, "started_by": "ci" },
+            { "id": "r1", "requested_at": "2026-11-20T10:40:02Z", "state": "ended", "result": "exit-code", "duration_seconds": 61.04, "started_by": "systemd" },
+        ] }),
+    );
+    let done = Played::new([("GET /api/job/ci-test-a/runs", runs)]).run(&["runs", "ci-test-a", "--limit", "2"]);
+    assert_eq!(
+        done.stdout,
+        "RUN  REQUESTED             RESULT     TOOK    BY\n\
+         r2   2026-11-21T10:40:02Z  running            ci\n\
+         r1   2026-11-20T10:40:02Z  exit-code  61.0 s  systemd\n"
     );
     let done = Played::new([("GET /api/jobs", jobs)]).run(&["jobs"]);
     let expected = "JOB         STATE     DESCRIPTION\nci-test-a   inactive  Say hello\nci-test-b@  template\n";

@@ -14,7 +14,7 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 17] = [
+const PARTS: [Part; 18] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
@@ -29,15 +29,30 @@ const PARTS: [Part; 17] = [
     ("credentials", &["inputs", "policy"], &["axum", "hyper", "sqlx", "zbus"]),
     (
         "jobs",
-        &["inputs", "invocation", "journal", "policy", "run", "systemd", "telemetry"],
+        &["archive", "inputs", "invocation", "journal", "policy", "run", "store", "systemd", "telemetry"],
         &["axum", "hyper", "sqlx", "zbus"],
     ),
     ("http", &["auth", "config", "inputs", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
     ("lifecycle", &["auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    ("archive", &["invocation", "journal", "policy"], &IMPURE),
     // These two put the others together.
     (
         "app",
-        &["auth", "config", "credentials", "http", "inputs", "jobs", "journal", "lifecycle", "policy", "systemd"],
+        &[
+            "archive",
+            "auth",
+            "config",
+            "credentials",
+            "http",
+            "inputs",
+            "jobs",
+            "journal",
+            "lifecycle",
+            "policy",
+            "store",
+            "systemd",
+            "telemetry",
+        ],
         &["axum", "hyper", "sqlx", "zbus"],
     ),
     (

@@ -59,6 +59,7 @@ enum Command {
     Tail(client::Tail),
     Stop(client::Stop),
     Jobs(client::Jobs),
+    Runs(client::Runs),
     Generate(generate::Args),
 }
 
@@ -79,6 +80,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Tail(args) => client::tail(&args, &mut out).map(|()| 0),
         Command::Stop(args) => client::stop(&args, &mut out).map(|()| 0),
         Command::Jobs(args) => client::jobs(&args, &mut out).map(|()| 0),
+        Command::Runs(args) => client::runs(&args, &mut out).map(|()| 0),
         Command::Generate(args) => generate::run(&args, &mut out).map(|()| 0),
     };
     match done.and_then(|status| Ok(out.flush().map(|()| status)?)) {

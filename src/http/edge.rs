@@ -1,11 +1,13 @@
 //! What every request and every answer passes, whatever the path: the outermost layer.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{CACHE_CONTROL, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -34,7 +36,16 @@ const STANDARD_METHODS: [Method; 8] = [
 
 /// The id of one request, a UUID of version 7: the bridge's own, in the answer and in the log, never the client's.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RequestId(Uuid);
+pub(super) struct RequestId(pub(super) Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        // Every request has passed the outermost layer; a new id would only stand for none.
+        Ok(parts.extensions.get().copied().unwrap_or_else(|| Self(Uuid::now_v7())))
+    }
+}
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,6 +58,7 @@ pub(super) async fn pass(State(policy): State<Arc<Policy>>, mut request: Request
     // First, so that nothing behind this line sees a token in the URI.
     take_query_token(&mut request);
     let id = RequestId(Uuid::now_v7());
+    request.extensions_mut().insert(id);
     let seen = Seen::of(&request);
     let mut response = problem::with_body(next.run(request).await, id);
     seen.log_refusal(&policy, id, &response);

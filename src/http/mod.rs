@@ -12,6 +12,8 @@ mod jobs;
 mod logs;
 mod params;
 mod problem;
+mod retry;
+mod runs;
 pub mod serve;
 mod shape;
 mod stream;
@@ -71,7 +73,13 @@ pub fn router(
         .route("/job/{job}/tail", get(logs::show_tail))
         .route("/job/{job}/logs", get(logs::show_logs))
         .route("/job/{job}/stop", post(jobs::stop_job))
+        .route("/job/{job}/runs", get(runs::list_runs))
         .route("/jobs", get(jobs::list_jobs))
+        .route("/runs/{run}", get(runs::show_run))
+        .route("/runs/{run}/stop", post(runs::stop_run))
+        .route("/runs/{run}/logs", get(runs::show_logs))
+        .route("/runs/{run}/tail", get(runs::show_tail))
+        .route("/runs/{run}/result", get(runs::show_result))
         .fallback(unknown_api_path)
         // Also before the fallback: without a token nothing is told, not even what there is not.
         .layer(from_fn_with_state(gate, authenticate::require_token));

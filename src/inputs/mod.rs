@@ -209,6 +209,12 @@ impl Values {
         self.0.get(name).map(String::as_str)
     }
 
+    /// All values, as [`Inputs::accept`] takes them again, in the order of the names.
+    #[must_use]
+    pub fn to_json(&self) -> Map<String, Value> {
+        self.0.iter().map(|(name, value)| (name.to_string(), Value::from(value.as_str()))).collect()
+    }
+
     /// The names of all inputs.
     pub fn names(&self) -> impl Iterator<Item = &InputName> {
         self.0.keys()

@@ -35,7 +35,7 @@ pub use self::audit::{AuditEntry, AuditFilter, AuditId, AuditRecord};
 pub use self::backup::{BackupError, backup};
 pub use self::error::Error;
 pub use self::idempotency::{Answer, Attempt, Begun};
-pub use self::queue::Enqueued;
+pub use self::queue::{Enqueued, Waiting};
 pub use self::retention::Retention;
 pub use self::runs::{End, Log, LogPlace, Origin, Phase, Progress, Run};
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row as _, SqliteConnection};
 use uuid::Uuid;
@@ -42,7 +43,7 @@ pub struct End {
     pub cpu: Option<Duration>,
     /// The most memory that it held at once, in bytes.
     pub memory_peak: Option<u64>,
-    /// Why the verdict is [`RunResult::Unknown`]; nothing is kept with another verdict.
+    /// Why the verdict is [`RunResult::Lost`]; nothing is kept with another verdict.
     pub lost: Option<String>,
 }
 
@@ -103,6 +104,8 @@ pub struct Run {
     pub progress: Progress,
     /// Its log.
     pub log: Log,
+    /// What it was given; empty if nothing was. It never changes.
+    pub inputs: Map<String, Value>,
 }
 
 impl Progress {
@@ -124,9 +127,15 @@ impl Progress {
 }
 
 impl End {
+    /// An end of which no more is known.
+    #[must_use]
+    pub fn new(at: Option<Timestamp>, result: RunResult, exit: Option<MainExit>) -> Self {
+        Self { at, result, exit, cpu: None, memory_peak: None, lost: None }
+    }
+
     fn with(self, news: Self) -> Self {
-        let result = if news.result == RunResult::Unknown { self.result } else { news.result };
-        let lost = news.lost.or(self.lost).filter(|_| result == RunResult::Unknown);
+        let result = if news.result == RunResult::Lost { self.result } else { news.result };
+        let lost = news.lost.or(self.lost).filter(|_| result == RunResult::Lost);
         Self {
             at: news.at.or(self.at),
             exit: news.exit.or(self.exit),
@@ -165,6 +174,15 @@ impl Store {
     /// [`Error::Conflict`] if another run has its invocation.
     pub async fn update_run(&self, run: RunId, progress: Progress) -> Result<bool, Error> {
         self.writer.write(move |connection| Box::pin(update(connection, run, progress))).await
+    }
+
+    /// Forgets a run that was recorded and then did not begin; `false` if it is no longer queued.
+    ///
+    /// # Errors
+    /// [`Error`] if that could not be written; the run is then still recorded.
+    pub async fn withdraw_run(&self, run: RunId) -> Result<bool, Error> {
+        let statement = sqlx::query("DELETE FROM runs WHERE id = ? AND phase = 'queued'");
+        Ok(self.writer.execute(statement.bind(run.as_bytes().to_vec())).await?.rows_affected() > 0)
     }
 
     /// Records where the log of a run is; `false` if there is no such run.
@@ -215,6 +233,15 @@ impl Store {
         page.bind(limit.min(PAGE)).fetch_all(&self.readers).await.map_err(|error| self.sort(error))
     }
 
+    /// The newest runs of all jobs, at most `limit`, oldest first.
+    ///
+    /// # Errors
+    /// [`Error`] if that could not be read.
+    pub async fn newest(&self, limit: u32) -> Result<Vec<Run>, Error> {
+        let newest = sqlx::query_as(NEWEST).bind(limit).fetch_all(&self.readers).await;
+        newest.map_err(|error| self.sort(error))
+    }
+
     /// All runs that have not ended, as far as is known, oldest first.
     ///
     /// # Errors
@@ -237,12 +264,15 @@ const HISTORY_BEFORE: &str = "SELECT * FROM runs \
     WHERE job = ?1 AND (requested_at, id) < (SELECT requested_at, id FROM runs WHERE job = ?1 AND id = ?2) \
     ORDER BY requested_at DESC, id DESC LIMIT ?3";
 
+const NEWEST: &str = "SELECT * FROM (SELECT * FROM runs ORDER BY requested_at DESC, id DESC LIMIT ?) \
+    ORDER BY requested_at, id";
+
 const UNENDED: &str = "SELECT * FROM runs WHERE phase <> 'ended' ORDER BY requested_at, id";
 
 const INSERT: &str = "INSERT INTO runs (\
         id, invocation, started_at, phase, ended_at, result, exit_code, signal, cpu_usec, memory_peak, lost, \
-        job, started_by, request, requested_at, log, log_complete\
-    ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) ON CONFLICT (id) DO NOTHING";
+        job, started_by, request, requested_at, log, log_complete, inputs\
+    ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18) ON CONFLICT (id) DO NOTHING";
 
 const UPDATE: &str = "UPDATE runs SET \
     invocation = ?2, started_at = ?3, phase = ?4, ended_at = ?5, result = ?6, exit_code = ?7, signal = ?8, \
@@ -265,7 +295,7 @@ fn bind_progress(statement: &'static str, run: RunId, progress: &Progress) -> St
         Some(MainExit::Signal(signal)) => (None, Some(signal)),
         None => (None, None),
     };
-    let lost = end.filter(|end| end.result == RunResult::Unknown).and_then(|end| end.lost.clone());
+    let lost = end.filter(|end| end.result == RunResult::Lost).and_then(|end| end.lost.clone());
     sqlx::query(statement)
         .bind(run.as_bytes().to_vec())
         .bind(progress.invocation.map(|id| id.as_bytes().to_vec()))
@@ -292,6 +322,7 @@ async fn insert(connection: &mut SqliteConnection, run: Run) -> Result<(), Error
         .bind(micros(run.requested))
         .bind(run.log.place.word())
         .bind(run.log.complete)
+        .bind((!run.inputs.is_empty()).then(|| Value::Object(run.inputs).to_string()))
         .execute(connection)
         .await?;
     Ok(())
@@ -341,6 +372,10 @@ impl FromRow<'_, SqliteRow> for Run {
                 phase,
             },
             log: Log { place, complete: row.try_get("log_complete")? },
+            inputs: match row.try_get::<Option<&str>, _>("inputs")? {
+                Some(text) => serde_json::from_str(text).map_err(foreign)?,
+                None => Map::new(),
+            },
         })
     }
 }
@@ -392,7 +427,7 @@ mod tests {
     }
 
     fn results() -> impl Strategy<Value = RunResult> {
-        prop::sample::select(vec!["success", "stopped", "exit-code", "unknown"]).prop_map(RunResult::from_word)
+        prop::sample::select(vec!["success", "stopped", "exit-code", "lost"]).prop_map(RunResult::from_word)
     }
 
     fn ends() -> impl Strategy<Value = End> {
@@ -402,7 +437,7 @@ mod tests {
         let numbers = (prop::option::of(0..3_u64), prop::option::of(0..3_u64));
         (at, results(), exit, numbers, lost).prop_map(|(at, result, exit, (cpu, memory_peak), lost)| End {
             at,
-            lost: lost.filter(|_| result == RunResult::Unknown),
+            lost: lost.filter(|_| result == RunResult::Lost),
             result,
             exit,
             cpu: cpu.map(Duration::from_micros),
@@ -433,10 +468,10 @@ mod tests {
             prop_assert!(known.invocation.is_none() || after.invocation == known.invocation);
             prop_assert!(known.started.is_none() || after.started.is_some());
             if let (Phase::Ended(known), Phase::Ended(after)) = (&known.phase, &after.phase) {
-                prop_assert!(known.result == RunResult::Unknown || after.result != RunResult::Unknown);
+                prop_assert!(known.result == RunResult::Lost || after.result != RunResult::Lost);
                 prop_assert!(known.at.is_none() || after.at.is_some());
                 prop_assert!(known.exit.is_none() || after.exit.is_some());
-                prop_assert!(after.lost.is_none() || after.result == RunResult::Unknown);
+                prop_assert!(after.lost.is_none() || after.result == RunResult::Lost);
             }
         }
 

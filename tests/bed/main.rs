@@ -7,6 +7,7 @@
 mod boot;
 mod bridge;
 mod check;
+mod crashes;
 mod faults;
 mod follow;
 mod inputs;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::bridge::{Bridge, Setup};
 use crate::systemd1::{Exit, Start, Unit};
+use crate::wire::Answer;
 
 const JOB: &str = "/api/job/ci-test-a";
 
@@ -22,12 +23,20 @@ fn input(name: &str, required: bool, default: Option<&str>) -> (InputName, Input
 }
 
 /// A bridge where `ci-test-a` takes a `version`, and `ci-test-strict` requires one.
-async fn bridge(units: Vec<Unit>) -> Bridge {
+fn setup() -> Setup {
     let inputs = Inputs::new(BTreeMap::from([
         (job("ci-test-a").name().clone(), BTreeMap::from([input("version", false, Some("v1"))])),
         (job("ci-test-strict").name().clone(), BTreeMap::from([input("version", true, None)])),
     ]));
-    Bridge::with(units, Setup { inputs, ..Setup::default() }).await
+    Setup { inputs, ..Setup::default() }
+}
+
+async fn bridge(units: Vec<Unit>) -> Bridge {
+    Bridge::with(units, setup()).await
+}
+
+async fn restart(bridge: Bridge) -> Bridge {
+    bridge.restart_as(setup(), async |_| {}).await
 }
 
 /// What systemd is told when it asks for the version of a job.
@@ -37,7 +46,7 @@ async fn version(bridge: &Bridge, name: &str) -> Result<String, InputError> {
 
 async fn start(bridge: &Bridge, job: &str, version: &str) {
     let body = json!({"inputs": {"version": version}}).to_string();
-    let answer = bridge.call_with_body(&format!("POST /api/job/{job}"), &body).await;
+    let answer = bridge.call_with_body(&format!("POST /api/job/{job}"), &[], &body).await;
     assert_eq!(answer.status, 202, "{answer:?}");
 }
 
@@ -55,7 +64,7 @@ async fn an_input_that_breaks_a_rule_is_refused_by_name_and_nothing_is_asked_of_
         ("ci-test-strict", json!({}), "input_missing", "version", "is required"),
     ] {
         let body = json!({ "inputs": body }).to_string();
-        let answer = bridge.call_with_body(&format!("POST /api/job/{job}"), &body).await;
+        let answer = bridge.call_with_body(&format!("POST /api/job/{job}"), &[], &body).await;
         assert_eq!(answer.problem(), (422, code.to_owned()), "{body}");
         let problem = answer.json();
         assert_eq!(problem["input"], input, "{problem}");
@@ -69,12 +78,12 @@ async fn an_input_that_breaks_a_rule_is_refused_by_name_and_nothing_is_asked_of_
 async fn a_body_that_is_none_of_the_apis_starts_nothing() {
     let bridge = bridge(vec![Unit::job("ci-test-a")]).await;
     for body in ["version=v2", "[]", r#"{"version": "v2"}"#, r#"{"inputs": ["v2"]}"#, "{"] {
-        let answer = bridge.call_with_body(&format!("POST {JOB}"), body).await;
+        let answer = bridge.call_with_body(&format!("POST {JOB}"), &[], body).await;
         assert_eq!(answer.problem(), (400, "invalid_body".to_owned()), "{body}");
     }
     assert_eq!(bridge.systemd.count("StartUnit"), 0);
     // What is none of the caller's is not told apart by its inputs either.
-    let hidden = bridge.call_with_body("POST /api/job/sshd", r#"{"inputs": {"a": "b"}}"#).await;
+    let hidden = bridge.call_with_body("POST /api/job/sshd", &[], r#"{"inputs": {"a": "b"}}"#).await;
     assert_eq!(hidden.problem(), (404, "no_such_job".to_owned()));
 }
 
@@ -105,15 +114,62 @@ async fn a_run_of_a_timer_gets_the_defaults_and_not_those_of_the_run_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_of_an_earlier_bridge_gets_nothing_instead_of_what_it_was_given() {
-    let running =
-        Unit { active: "activating", invocation: vec![9; 16], left_inactive: 1_000_000, ..Unit::job("ci-test-a") };
-    let bridge = bridge(vec![running]).await;
-    let error = version(&bridge, "ci-test-a").await.unwrap_err();
-    assert!(matches!(error, InputError::Forgotten), "{error}");
-    bridge.systemd.end("ci-test-a", Exit::Code(1)).await;
+async fn a_run_keeps_its_inputs_over_a_restart_of_the_bridge() {
+    let bridge = bridge(vec![Unit::job("ci-test-a")]).await;
+    start(&bridge, "ci-test-a", "v1.2").await;
+    let bridge = restart(bridge).await;
+    assert_eq!(version(&bridge, "ci-test-a").await.unwrap(), "v1.2");
+    bridge.systemd.end("ci-test-a", Exit::Code(0)).await;
+    // And one of a timer has none to keep.
     bridge.systemd.begin("ci-test-a").await;
     assert_eq!(version(&bridge, "ci-test-a").await.unwrap(), "v1");
+    let bridge = restart(bridge).await;
+    assert_eq!(version(&bridge, "ci-test-a").await.unwrap(), "v1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_waits_has_its_own_inputs_also_after_a_restart() {
+    let bridge = bridge(vec![Unit::job("ci-test-a")]).await;
+    start(&bridge, "ci-test-a", "v1.2").await;
+    let body = json!({"inputs": {"version": "v1.3"}}).to_string();
+    let waiting = bridge.call_with_body(&format!("POST {JOB}?if_busy=queue"), &[], &body).await;
+    assert_eq!((waiting.status, &waiting.json()["run"]["state"]), (202, &json!("queued")));
+    let waiting = waiting.header("x-ci-run-id").unwrap().to_owned();
+    assert_eq!(version(&bridge, "ci-test-a").await.unwrap(), "v1.2");
+    let bridge = restart(bridge).await;
+    assert_eq!(version(&bridge, "ci-test-a").await.unwrap(), "v1.2");
+    let run = bridge.call(&format!("GET /api/runs/{waiting}")).await.json();
+    assert_eq!((&run["state"], &run["inputs"]), (&json!("queued"), &json!({"version": "v1.3"})));
+    bridge.systemd.end("ci-test-a", Exit::Code(0)).await;
+    let is_running = |answer: &Answer| answer.json()["state"] == "running";
+    bridge.until(&format!("GET /api/runs/{waiting}"), is_running).await;
+    assert_eq!(version(&bridge, "ci-test-a").await.unwrap(), "v1.3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_longer_fits_is_not_passed_on() {
+    let bridge = bridge(vec![Unit::job("ci-test-a")]).await;
+    start(&bridge, "ci-test-a", "v1.2").await;
+    // The administrator has taken the input out.
+    let bridge = bridge.restart().await;
+    let error = version(&bridge, "ci-test-a").await.unwrap_err();
+    assert_eq!(error.to_string(), "the job has no input `version`; it takes none");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_stands_for_the_inputs_too() {
+    let bridge = bridge(vec![Unit::job("ci-test-a")]).await;
+    let send =
+        async |body: &str| bridge.call_with_body(&format!("POST {JOB}"), &[("Idempotency-Key", "k")], body).await;
+    let first = send(r#"{"inputs": {"version": "v1.2"}}"#).await;
+    assert_eq!(first.status, 202, "{first:?}");
+    let again = send(r#" {"inputs":{"version":"v1.2"}}"#).await;
+    assert_eq!((again.status, again.header("idempotency-replayed")), (202, Some("true")));
+    assert_eq!(again.header("x-ci-run-id"), first.header("x-ci-run-id"));
+    for other in ["", r#"{"inputs": {"version": "v1.3"}}"#] {
+        assert_eq!(send(other).await.problem(), (422, "idempotency_key_reused".to_owned()), "{other}");
+    }
+    assert_eq!(bridge.systemd.count("StartUnit"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,13 +178,16 @@ async fn a_start_that_is_refused_leaves_its_inputs_to_nobody() {
     // It was started by somebody else in the same moment.
     bridge.systemd.act(|machine| machine.begin_unseen("ci-test-a.service")).await;
     let body = json!({"inputs": {"version": "v6.6.6"}}).to_string();
-    let answer = bridge.call_with_body(&format!("POST {JOB}"), &body).await;
+    let answer = bridge.call_with_body(&format!("POST {JOB}"), &[], &body).await;
     assert_eq!(answer.problem(), (409, "busy".to_owned()));
     assert_eq!(version(&bridge, "ci-test-a").await.unwrap(), "v1");
     bridge.systemd.end("ci-test-a", Exit::Code(0)).await;
 
     bridge.systemd.change("ci-test-a", |unit| unit.start = Start::Fails("failed")).await;
-    assert_eq!(bridge.call_with_body(&format!("POST {JOB}"), &body).await.problem(), (422, "start_failed".to_owned()));
+    assert_eq!(
+        bridge.call_with_body(&format!("POST {JOB}"), &[], &body).await.problem(),
+        (422, "start_failed".to_owned())
+    );
     bridge.systemd.change("ci-test-a", |unit| unit.start = Start::Runs).await;
     bridge.systemd.begin("ci-test-a").await;
     assert_eq!(version(&bridge, "ci-test-a").await.unwrap(), "v1");
@@ -138,7 +197,7 @@ async fn a_start_that_is_refused_leaves_its_inputs_to_nobody() {
 async fn a_run_is_joined_only_with_the_same_inputs() {
     let bridge = bridge(vec![Unit::job("ci-test-a")]).await;
     start(&bridge, "ci-test-a", "v1.2").await;
-    let join = async |body: &str| bridge.call_with_body(&format!("POST {JOB}?if_busy=join"), body).await;
+    let join = async |body: &str| bridge.call_with_body(&format!("POST {JOB}?if_busy=join"), &[], body).await;
     assert_eq!(join(r#"{"inputs": {"version": "v1.3"}}"#).await.problem(), (409, "busy".to_owned()));
     assert_eq!(join("").await.problem(), (409, "busy".to_owned()));
     assert_eq!(join(r#"{"inputs": {"version": "v1.2"}}"#).await.status, 200);

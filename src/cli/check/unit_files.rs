@@ -37,7 +37,7 @@ pub(super) fn run(policy: &Policy) -> Units {
 }
 
 async fn look(policy: &Policy) -> Result<Units, Error> {
-    let systemd = Systemd::new(BusAddress::System, policy.clone(), Arc::new(|_, _, _| {}));
+    let systemd = Systemd::new(BusAddress::System, policy.clone(), Arc::new(|_, _, _| {}), PATIENCE);
     let stop = CancellationToken::new();
     let looking = async {
         tokio::time::timeout(PATIENCE, systemd.ready()).await.map_err(|_elapsed| Error::Unreachable(None))?;

@@ -6,7 +6,7 @@ INSERT INTO runs (
 ) VALUES
     (
         x'019b76da800070008000000000000001', 'ci-test-build', 'ci', x'019b76da800070008000000000000011', 1767225600000001,
-        NULL, NULL, 'ended', NULL, 'unknown', NULL, NULL, NULL, NULL, 'the host was restarted', 'journal', 0
+        NULL, NULL, 'ended', NULL, 'lost', NULL, NULL, NULL, NULL, 'the host was restarted', 'journal', 0
     ),
     (
         x'019b76da800070008000000000000002', 'ci-test-build', NULL, NULL, 1767225600000002,

@@ -52,7 +52,9 @@ CREATE TABLE audit (
     request BLOB    CHECK (length(request) = 16),
     job     TEXT,
     run     BLOB    CHECK (length(run) = 16),
-    outcome TEXT    NOT NULL
+    outcome TEXT    NOT NULL,
+    -- What else there is to say, for people.
+    detail  TEXT
 ) STRICT;
 
 CREATE INDEX audit_of_kind ON audit (kind);

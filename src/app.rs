@@ -10,9 +10,11 @@ use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
 use crate::archive::{self, Archive};
+use crate::audit::{self, Audit};
 use crate::auth::Keyring;
 use crate::config::{self, Listen, Settings};
 use crate::credentials;
@@ -23,6 +25,7 @@ use crate::jobs::{Archiver, Jobs, Limits, Recorder, Runs};
 use crate::journal::{self, Journal};
 use crate::lifecycle::{self, StopOnDrop, Tokens};
 use crate::policy::AllowedJob;
+use crate::retention;
 use crate::store::{Opened, Store};
 use crate::systemd::{BusAddress, Systemd};
 use crate::telemetry::Chain;
@@ -74,7 +77,8 @@ pub enum Error {
 /// # Errors
 /// [`Error`] says what keeps it from starting, and what to do.
 pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
-    let tokens = Tokens::new(&settings.tokens_file, keyring);
+    let (audit, auditor) = Audit::new();
+    let tokens = Tokens::new(&settings.tokens_file, keyring, audit.clone());
     let listeners = listen(&settings.listen).await?;
     let journal = Journal::of_host()?;
     let policy = settings.jobs.policy;
@@ -92,15 +96,31 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let archiving = Archiving { directory, settings: settings.archive, jobs: jobs.clone(), journal };
     let archiving = tokio::spawn(archiving.keep(stop.clone()));
     let (tried, opened) = oneshot::channel();
-    let history = History { directory: settings.state_directory, jobs: jobs.clone(), systemd: systemd.clone() };
-    let keeping = tokio::spawn(history.keep(recorder, tried, stop.clone()));
+    // What is answered at the very end is recorded too.
+    let answered = CancellationToken::new();
+    let _answered_on_drop = StopOnDrop(answered.clone());
+    let history = History {
+        directory: settings.state_directory,
+        jobs: jobs.clone(),
+        systemd: systemd.clone(),
+        audit: audit.clone(),
+        kept: settings.history,
+    };
+    let keeping = tokio::spawn(history.keep(recorder, auditor, tried, answered.clone()));
     // Runs from before this start have their ids before systemd tells of them.
     let _ = tokio::time::timeout(FIRST_READING, opened).await;
     let following = Following { most: settings.limits.max_streams, heartbeat: HEARTBEAT };
-    let router =
-        http::router(policy.clone(), jobs.clone(), tokens.keyring(), settings.query_tokens, following, stop.clone());
+    let router = http::router(
+        policy.clone(),
+        jobs.clone(),
+        audit,
+        tokens.keyring(),
+        settings.query_tokens,
+        following,
+        stop.clone(),
+    );
 
-    let mut tasks = vec![keeping, archiving];
+    let mut tasks = vec![archiving];
     if takes_inputs {
         let listener = credentials::bind(Path::new(credentials::SOCKET)).map_err(Error::Inputs)?;
         let value_of = move |job: AllowedJob, input: InputName| {
@@ -127,11 +147,12 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let stopped = lifecycle::until_asked_to_stop(&tokens).await.map_err(Error::Signals);
     lifecycle::notify(&[NotifyState::Stopping]);
     stop.cancel();
+    let ended = |task: Result<(), JoinError>| task.unwrap_or_else(|error| log::error!("a task ended badly: {error}"));
     for task in tasks {
-        if let Err(error) = task.await {
-            log::error!("a task ended badly: {error}");
-        }
+        ended(task.await);
     }
+    answered.cancel();
+    ended(keeping.await);
     stopped
 }
 
@@ -140,34 +161,43 @@ struct History {
     directory: PathBuf,
     jobs: Jobs,
     systemd: Systemd,
+    audit: Audit,
+    kept: config::History,
 }
 
 impl History {
     /// Keeps the history until `stop` is cancelled. `tried` is told when it has been opened, or could not be.
-    async fn keep(self, recorder: Recorder, tried: oneshot::Sender<()>, stop: CancellationToken) {
+    async fn keep(
+        self,
+        recorder: Recorder,
+        auditor: audit::Recorder,
+        tried: oneshot::Sender<()>,
+        stop: CancellationToken,
+    ) {
         let jobs = self.jobs.clone();
         let opening = tokio::spawn(self.open(tried));
-        recorder.run(stop).await;
+        tokio::join!(recorder.run(stop.clone()), auditor.run(stop));
         opening.abort();
         let _ = opening.await;
         jobs.close_history().await;
     }
 
     /// Opens the history, as often as it takes: jobs run without it too. Then finds out what became of the runs from
-    /// before, when systemd has told what it knows.
+    /// before, when systemd has told what it knows; from then on, forgets what is old.
     async fn open(self, tried: oneshot::Sender<()>) {
         let mut tried = Some(tried);
-        loop {
+        let store = loop {
             let opened = Store::open(&self.directory).await;
             let error = match opened {
                 Ok(Opened { store, set_aside }) => {
                     if let Some(aside) = set_aside {
                         log::error!("the history was damaged; it is now {}, and a new one begins", aside.display());
                     }
-                    if let Err(error) = self.jobs.take_up(store).await {
+                    self.audit.take_up(store.clone());
+                    if let Err(error) = self.jobs.take_up(store.clone()).await {
                         log::error!("the runs of the time before cannot be read: {}", Chain(&error));
                     }
-                    break;
+                    break store;
                 }
                 Err(error) => error,
             };
@@ -175,11 +205,12 @@ impl History {
                 log::error!("runs are not recorded, only started: {}", Chain(&error));
             }
             tokio::time::sleep(HISTORY_RETRY).await;
-        }
+        };
         drop(tried);
         self.systemd.ready().await;
         self.jobs.finish_adopted().await;
         self.jobs.archive_rest().await;
+        retention::keep_to(self.kept, store).await;
     }
 }
 

@@ -17,13 +17,15 @@
 //! * Adapters: [`systemd`] talks to PID 1 and mirrors the states of units, [`journal`] reads what they wrote. Neither
 //!   knows of the other. [`store`] keeps what became of runs, and knows of neither. [`archive`] keeps what the journal
 //!   said when journald no longer does. [`credentials`] hands the inputs of jobs to systemd.
-//! * [`jobs`] joins the two in the use cases; [`http`] and [`cli`] are the ways in.
-//! * [`app`] puts the daemon together, [`lifecycle`] keeps it running, [`telemetry`] is its own log.
+//! * [`jobs`] joins the two in the use cases; [`http`] and [`cli`] are the ways in. [`audit`] notes what came of them.
+//! * [`app`] puts the daemon together, [`lifecycle`] keeps it running, [`retention`] forgets what is old, [`telemetry`] is
+//!   its own log.
 //!
 //! Absent: running commands, and any question to the journal but the one for a run of an allowed job.
 //! `docs/architecture.md` has the invariants, and walks through a start and a log request.
 pub mod app;
 pub mod archive;
+pub mod audit;
 pub mod auth;
 pub mod cli;
 pub mod config;
@@ -35,6 +37,7 @@ pub mod jobs;
 pub mod journal;
 pub mod lifecycle;
 pub mod policy;
+pub mod retention;
 pub mod run;
 pub mod setup;
 pub mod store;

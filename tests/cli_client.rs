@@ -422,6 +422,43 @@ fn state_and_stop_and_jobs_are_for_people_and_for_scripts() {
 }
 
 #[test]
+fn the_audit_is_a_table_and_asks_for_what_is_wanted() {
+    let page = Answer::json(
+        200,
+        &json!({ "more": false, "before": null, "entries": [
+            { "id": 12, "time": "2026-11-21T10:40:02Z", "kind": "start", "who": "ci", "address": "192.0.2.1", "job": "ci-test-a", "outcome": "accepted", "detail": null },
+            { "id": 9, "time": "2026-11-20T10:40:02Z", "kind": "token", "who": "ci", "address": null, "job": null, "outcome": "added", "detail": "rw" },
+        ] }),
+    );
+    let bridge = Played::new([("GET /api/audit", page.clone()), ("GET /api/audit", page)]);
+    let command = bridge.command(&["audit"]).output().unwrap();
+    assert_eq!(
+        Done::from(command).stdout,
+        "ID  TIME                  KIND   WHO  FROM       JOB        OUTCOME   DETAIL\n\
+         12  2026-11-21T10:40:02Z  start  ci   192.0.2.1  ci-test-a  accepted\n\
+         9   2026-11-20T10:40:02Z  token  ci                         added     rw\n"
+    );
+    let options = [
+        ["--limit", "2"],
+        ["--before", "13"],
+        ["--kind", "start"],
+        ["--who", "ci"],
+        ["--job", "ci-test-a@"],
+        ["--instance", "b c"],
+        ["--run", RUN],
+    ];
+    let done = bridge.run(&[&["audit", "--json"], options.concat().as_slice()].concat());
+    assert_eq!(serde_json::from_str::<Value>(&done.stdout).unwrap()["entries"][0]["id"], 12);
+    let query = "limit=2&before=13&kind=start&who=ci&job=ci-test-a%40&instance=b+c";
+    assert_eq!(bridge.asked(), ["GET /api/audit", &format!("GET /api/audit?{query}&run={RUN}")]);
+
+    let refused = Answer::problem(403, "scope_missing", "the token has not the scope `audit`");
+    let done = Played::new([("GET /api/audit", refused)]).run(&["audit"]);
+    assert_eq!((done.status, done.stdout.as_str()), (1, ""));
+    assert_eq!(done.stderr, "error: the token has not the scope `audit` (scope_missing)\n");
+}
+
+#[test]
 fn an_error_is_one_line_that_says_what_to_do() {
     let run = |url: &str, token: Option<&str>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ci-bridge"));

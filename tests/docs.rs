@@ -257,6 +257,7 @@ fn the_table_of_errors_is_the_list_of_codes() {
     let source = |file: &str| fs::read_to_string(Path::new(ROOT).join("src").join(file)).unwrap();
     let http: String = [
         "error",
+        "audit",
         "authenticate",
         "body",
         "params",
@@ -362,7 +363,7 @@ fn every_endpoint_is_documented_with_its_parameters() {
         assert!(page.text.contains(&format!("{}`", &found[1])), "{} is missing", &found[1]);
     }
     assert!(routes > 8, "{routes}");
-    let source = ["jobs", "logs", "runs"]
+    let source = ["audit", "jobs", "logs", "runs"]
         .map(|file| fs::read_to_string(Path::new(ROOT).join(format!("src/http/{file}.rs"))).unwrap());
     let accepted = Regex::new(r"Params::of\(&uri, &\[([^\]]*)\]\)").unwrap();
     let rows: BTreeSet<String> =

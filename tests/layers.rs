@@ -14,7 +14,7 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 18] = [
+const PARTS: [Part; 20] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
@@ -32,14 +32,17 @@ const PARTS: [Part; 18] = [
         &["archive", "inputs", "invocation", "journal", "policy", "run", "store", "systemd", "telemetry"],
         &["axum", "hyper", "sqlx", "zbus"],
     ),
-    ("http", &["auth", "config", "inputs", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
-    ("lifecycle", &["auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("archive", &["invocation", "journal", "policy"], &IMPURE),
+    ("audit", &["auth", "policy", "run", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    ("http", &["audit", "auth", "config", "inputs", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
+    ("lifecycle", &["audit", "auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    ("retention", &["config", "policy", "run", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     // These two put the others together.
     (
         "app",
         &[
             "archive",
+            "audit",
             "auth",
             "config",
             "credentials",
@@ -49,6 +52,7 @@ const PARTS: [Part; 18] = [
             "journal",
             "lifecycle",
             "policy",
+            "retention",
             "store",
             "systemd",
             "telemetry",
@@ -57,7 +61,19 @@ const PARTS: [Part; 18] = [
     ),
     (
         "cli",
-        &["app", "auth", "config", "credentials", "inputs", "journal", "policy", "setup", "systemd", "telemetry"],
+        &[
+            "app",
+            "auth",
+            "config",
+            "credentials",
+            "inputs",
+            "journal",
+            "policy",
+            "setup",
+            "store",
+            "systemd",
+            "telemetry",
+        ],
         &["axum", "hyper", "sqlx"],
     ),
 ];

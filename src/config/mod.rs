@@ -5,6 +5,7 @@
 
 mod document;
 mod duration;
+mod history;
 mod inputs;
 mod listen;
 mod replace;
@@ -19,6 +20,7 @@ use std::time::Duration;
 pub use self::document::Fault;
 pub(crate) use self::document::{Document, Section};
 pub use self::duration::{NotADuration, parse_duration};
+pub use self::history::History;
 pub use self::listen::{Listen, ListenError};
 pub use self::replace::{Owner, replace_file};
 pub use self::size::{NotASize, parse_size};
@@ -114,6 +116,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Which logs are kept when journald has deleted them.
     pub archive: Archive,
+    /// How long what was is kept.
+    pub history: History,
 }
 
 /// The section `[jobs]`.
@@ -183,6 +187,7 @@ impl Settings {
         let inputs = inputs::inputs(&jobs, prefixes.as_deref())?;
         let limits = limits(&root.section("limits")?)?;
         let archive = archive(&root.section("archive")?)?;
+        let history = History::read(&root.section("history")?)?;
 
         document.refuse_unknown()?;
         let prefixes = prefixes
@@ -196,6 +201,7 @@ impl Settings {
             jobs: Jobs { policy: Policy::new(prefixes), instances_per_hour, inputs },
             limits,
             archive,
+            history,
         })
     }
 }

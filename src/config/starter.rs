@@ -59,6 +59,14 @@ prefixes = [{}]
 
 # No log is written that would leave less of the disk free.
 #keep_free = "1GiB"
+
+[history]
+# How long a run is kept after its end, and how many of a job; the last one of a job is kept always.
+#max_age = "400d"
+#max_runs_per_job = 10000
+
+# How long is kept who did what.
+#audit_max_age = "400d"
 "#,
         prefixes.join(", ")
     )
@@ -84,6 +92,6 @@ mod tests {
             .join("\n");
         assert_ne!(uncommented, text);
         assert_eq!(Settings::parse(&uncommented).unwrap(), settings);
-        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 15);
+        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 18);
     }
 }

@@ -31,6 +31,21 @@ fn the_smallest_file_has_a_default_for_everything_else() {
         keep_free: 1 << 30,
     };
     assert_eq!(settings.archive, archive);
+    let days = |days: u64| Duration::from_hours(24 * days);
+    let history = History { max_age: days(400), max_runs_per_job: 10_000, audit_max_age: days(400) };
+    assert_eq!(settings.history, history);
+}
+
+#[test]
+fn a_history_is_kept_for_an_hour_to_a_hundred_years() {
+    for key in ["max_age", "audit_max_age"] {
+        for age in ["59m", "36501d", "0s", "1y", "400"] {
+            let said = fault(&format!("{SMALLEST}[history]\n{key} = \"{age}\"\n"));
+            assert!(said.starts_with(&format!("line 4: `history.{key}`: ")), "{said}");
+        }
+    }
+    assert!(fault(&format!("{SMALLEST}[history]\nmax_runs_per_job = 0\n")).contains("choose 1 to 1000000"));
+    assert!(fault(&format!("{SMALLEST}[history]\nmax_runs = 1\n")).contains("history.max_runs"));
 }
 
 #[test]
@@ -66,6 +81,11 @@ fn every_key_is_read() {
         max_bytes = "500MiB"
         max_runs_per_job = 20
         keep_free = "0B"
+
+        [history]
+        max_age = "30d"
+        max_runs_per_job = 100
+        audit_max_age = "1h"
         "#,
     )
     .unwrap();
@@ -105,6 +125,11 @@ fn every_key_is_read() {
             max_bytes: 500 << 20,
             max_runs_per_job: NonZeroUsize::new(20).unwrap(),
             keep_free: 0,
+        },
+        history: History {
+            max_age: Duration::from_hours(720),
+            max_runs_per_job: 100,
+            audit_max_age: Duration::from_hours(1),
         },
     };
     assert_eq!(settings, expected);

@@ -10,6 +10,7 @@ use super::retry::NotRetried;
 use super::runs::RunFailed;
 use super::shape;
 use super::stream::TooManyStreams;
+use crate::audit;
 use crate::auth::Denial;
 use crate::inputs;
 use crate::jobs;
@@ -131,10 +132,7 @@ impl From<jobs::Error> for Problem {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable", detail)
             }
             Error::QueueFull(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", detail).retry_after(QUEUE),
-            Error::History(ref cause) => {
-                log::error!("{}", Chain(cause));
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "history_unavailable", detail).retry_after(MOMENT)
-            }
+            Error::History(ref cause) => history(cause, detail),
             Error::Internal(ref cause) => internal(cause),
         }
     }
@@ -154,6 +152,12 @@ impl From<inputs::Error> for Problem {
             }
         };
         problem.with("input", serde_json::json!(input))
+    }
+}
+
+impl From<audit::Error> for Problem {
+    fn from(error: audit::Error) -> Self {
+        history(&error, "the history cannot be read; the log of ci-bridge says why".to_owned())
     }
 }
 
@@ -205,6 +209,11 @@ impl From<systemd::Error> for Problem {
             Error::Protocol(ref cause) => internal(cause),
         }
     }
+}
+
+fn history(cause: &(dyn std::error::Error + 'static), detail: String) -> Problem {
+    log::error!("{}", Chain(cause));
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "history_unavailable", detail).retry_after(MOMENT)
 }
 
 /// What went wrong inside stays inside; the log has it.

@@ -30,6 +30,7 @@ pub(super) async fn show_index() -> Json<Value> {
             endpoint("GET", "/api/runs/{run}/logs", "ro", "the log of a run", &with(&["order=asc|desc", "since", "until"])[2..]),
             endpoint("GET", "/api/runs/{run}/tail", "ro", "its newest lines, or those that come", &with(&["cursor", "follow=true"])[2..]),
             endpoint("GET", "/api/jobs", "ro", "the jobs that there are", &[]),
+            endpoint("GET", "/api/audit", "rw, scope audit", "what was done and refused, newest first", &["limit", "before=ID", "kind", "who", "job", "instance", "run"]),
             endpoint("GET", "/healthz", "none", "whether the process lives", &[]),
             endpoint("GET", "/readyz", "none", "whether it can do its work, or why not", &[]),
         ],

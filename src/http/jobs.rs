@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 
 use super::authenticate::{Reader, Writer};
 use super::body::Inputs;
-use super::edge::RequestId;
+use super::edge::{Outcome, RequestId};
 use super::params::Params;
 use super::problem::Problem;
 use super::{AppState, retry, shape};
 use crate::auth::Caller;
-use crate::jobs::{Attempt, Error, How, IfBusy, Origin, Request, Run, Start};
+use crate::jobs::{Attempt, Error, How, IfBusy, Origin, Request, Run, RunId, Start};
 use crate::policy::{AllowedJob, JobName, NameError, NotAllowed};
 use crate::systemd::Stopped;
 
@@ -81,15 +81,7 @@ pub(super) async fn start_job(
         Request { if_busy, origin: Origin::Token { name, request }, must_be_recorded: attempt.is_some(), inputs };
     to_the_end(async move {
         let jobs = state.jobs.clone();
-        let start = async {
-            let start = jobs.start(&job, asked).await?;
-            let (job, token, did) = (job.name(), caller.name(), did(start.how));
-            log::info!(
-                token = token.as_str(), job = job.as_str(), run:display = start.run.id;
-                "{job} was {did} by {token}"
-            );
-            Ok(answer(&start))
-        };
+        let start = async { Ok(answer(&jobs.start(&job, asked).await?)) };
         match attempt {
             None => start.await,
             Some(attempt) => {
@@ -101,15 +93,6 @@ pub(super) async fn start_job(
     .await
 }
 
-/// What became of a start, in the past tense.
-fn did(how: How) -> &'static str {
-    match how {
-        How::Started => "started",
-        How::Joined => "joined",
-        How::Waits(_) => "queued",
-    }
-}
-
 /// Works on also after the caller has hung up: what changes something is neither left half done nor out of the log.
 pub(super) async fn to_the_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
@@ -119,17 +102,19 @@ pub(super) async fn to_the_end<T: Send + 'static>(
 
 fn answer(start: &Start) -> Response {
     let run = &*start.run;
-    let (status, message) = match start.how {
-        How::Started => (StatusCode::ACCEPTED, "Job started"),
-        How::Joined => (StatusCode::OK, "Job is already active"),
-        How::Waits(_) => (StatusCode::ACCEPTED, "Job is queued"),
+    let (status, message, outcome) = match start.how {
+        How::Started => (StatusCode::ACCEPTED, "Job started", "accepted"),
+        How::Joined => (StatusCode::OK, "Job is already active", "joined"),
+        How::Waits(_) => (StatusCode::ACCEPTED, "Job is queued", "queued"),
     };
     let job = run.job.name().as_str();
     let mut body = json!({ "msg": message, "job": job, "run": shape::Run::of(run), "cursor": shape::beginning(run) });
     if let How::Waits(before) = start.how {
         body["waiting_before"] = json!(before);
     }
-    with_run(run, (status, Json(body)).into_response())
+    let mut response = with_run(run, (status, Json(body)).into_response());
+    response.extensions_mut().insert(Outcome(outcome));
+    response
 }
 
 /// Names the run in the headers, for callers that read no JSON.
@@ -171,18 +156,23 @@ pub(super) async fn stop_job(
     let params = Params::of(&uri, &["instance"])?;
     let job = path.admit(&params, &caller, &state)?;
     let name = job.name().clone();
-    let stopped = to_the_end(async move {
-        let stopped = state.jobs.stop(&job).await?;
-        let (job, token, message) = (job.name(), caller.name(), said(stopped));
-        log::info!(token = token.as_str(), job = job.as_str(); "{job} was stopped by {token}: {message}");
-        Ok(stopped)
-    });
-    Ok(stop_answer(&name, stopped.await?))
+    let run = state.jobs.active(&job).map(|run| run.id);
+    let stopped = to_the_end(async move { Ok(state.jobs.stop(&job).await?) }).await?;
+    Ok(stop_answer(&name, run, stopped))
 }
 
-pub(super) fn stop_answer(job: &JobName, stopped: Stopped) -> Response {
+/// The answer to a stop, which names the run that was there to be stopped.
+pub(super) fn stop_answer(job: &JobName, run: Option<RunId>, stopped: Stopped) -> Response {
     let status = if stopped == Stopped::Stopping { StatusCode::ACCEPTED } else { StatusCode::OK };
-    (status, Json(json!({ "msg": said(stopped), "job": job.as_str() }))).into_response()
+    let mut response = (status, Json(json!({ "msg": said(stopped), "job": job.as_str() }))).into_response();
+    response.extensions_mut().insert(outcome(stopped));
+    response.extensions_mut().insert(job.clone());
+    if let Some(run) = run.filter(|_| stopped != Stopped::WasInactive)
+        && let Ok(id) = HeaderValue::from_str(&run.to_string())
+    {
+        response.headers_mut().insert(RUN_ID, id);
+    }
+    response
 }
 
 /// What a stop came to, in words.
@@ -192,6 +182,14 @@ pub(super) fn said(stopped: Stopped) -> &'static str {
         Stopped::WasInactive => "Job was not active",
         Stopped::Stopping => "Job is stopping",
     }
+}
+
+fn outcome(stopped: Stopped) -> Outcome {
+    Outcome(match stopped {
+        Stopped::Stopped => "stopped",
+        Stopped::WasInactive => "inactive",
+        Stopped::Stopping => "stopping",
+    })
 }
 
 /// `GET /api/job/{job}/state`

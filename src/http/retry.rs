@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use sha2::{Digest, Sha256};
 
+use super::edge::Outcome;
 use super::problem::Problem;
 use crate::jobs::{Answer, Attempt, Attempted, Jobs, Run, UnderWay};
 
@@ -74,11 +75,7 @@ pub(super) async fn once(
                 Err(problem)
             }
         },
-        Attempted::Began(under_way, run) => {
-            let mut response = keep(under_way, began(&run)).await;
-            response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
-            Ok(response)
-        }
+        Attempted::Began(under_way, run) => Ok(replayed(keep(under_way, began(&run)).await)),
         Attempted::Replay(answer) => Ok(replay(answer)),
         Attempted::Busy => Err(NotRetried::InProgress.into()),
         Attempted::Mismatch => Err(NotRetried::Mismatch.into()),
@@ -103,7 +100,12 @@ fn replay(answer: Answer) -> Response {
             response.headers_mut().append(name, value);
         }
     }
+    replayed(response)
+}
+
+fn replayed(mut response: Response) -> Response {
     response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    response.extensions_mut().insert(Outcome("replayed"));
     response
 }
 

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::authenticate::{Reader, Writer};
-use super::jobs::{PathJob, WAIT_SECONDS, said, stop_answer, to_the_end, with_run};
+use super::jobs::{PathJob, WAIT_SECONDS, stop_answer, to_the_end, with_run};
 use super::logs::{self, Target};
 use super::params::Params;
 use super::problem::Problem;
@@ -114,16 +114,8 @@ pub(super) async fn stop_run(
     Params::of(&uri, &[])?;
     let run = path.find(&caller, &state).await?;
     let (id, job) = (run.id, run.job.clone());
-    let stopped = to_the_end(async move {
-        let stopped = state.jobs.stop_run(&job, id).await?;
-        let (job, token, message) = (job.name(), caller.name(), said(stopped));
-        log::info!(
-            token = token.as_str(), job = job.as_str(), run:display = id;
-            "run {id} of {job} was stopped by {token}: {message}"
-        );
-        Ok(stopped)
-    });
-    Ok(stop_answer(run.job.name(), stopped.await?))
+    let stopped = to_the_end(async move { Ok(state.jobs.stop_run(&job, id).await?) }).await?;
+    Ok(stop_answer(run.job.name(), Some(id), stopped))
 }
 
 /// `GET /api/runs/{run}/logs`

@@ -1,6 +1,7 @@
 //! The JSON of the API.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine;
@@ -10,9 +11,12 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use crate::audit;
+use crate::auth::TokenName;
 use crate::jobs::{
     Cursor, Ended, Entry, InvocationId, JobState, ListedJob, MainExit, Origin, RunId, Source, neutralise,
 };
+use crate::policy::JobName;
 use crate::systemd::UnitState;
 
 /// Names of the signals that end processes, by number (`signal(7)`, all architectures that systemd's own builds use).
@@ -169,6 +173,39 @@ impl<'a> Standing<'a> {
             invocation_id: run.and_then(|run| run.invocation),
             cursor: run.and_then(beginning),
             verdict: Verdict::of(run.and_then(crate::jobs::Run::ended)),
+        }
+    }
+}
+
+/// An entry of the audit.
+#[derive(Serialize)]
+pub(super) struct AuditEntry<'a> {
+    id: i64,
+    time: Timestamp,
+    kind: &'a str,
+    who: Option<&'a str>,
+    address: Option<IpAddr>,
+    request_id: Option<Uuid>,
+    job: Option<&'a str>,
+    run: Option<RunId>,
+    outcome: &'a str,
+    detail: Option<&'a str>,
+}
+
+impl<'a> AuditEntry<'a> {
+    pub(super) fn of(entry: &'a audit::Entry) -> Self {
+        let audit::Entry { id, entry } = entry;
+        Self {
+            id: i64::from(*id),
+            time: entry.at,
+            kind: &entry.kind,
+            who: entry.who.as_ref().map(TokenName::as_str),
+            address: entry.address,
+            request_id: entry.request,
+            job: entry.job.as_ref().map(JobName::as_str),
+            run: entry.run,
+            outcome: &entry.outcome,
+            detail: entry.detail.as_deref(),
         }
     }
 }

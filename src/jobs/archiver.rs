@@ -53,6 +53,9 @@ pub enum NotArchived {
     /// Too many logs wait.
     #[error("more than {WAITING_MOST} logs wait to be archived")]
     TooMany,
+    /// The bridge ends.
+    #[error("the bridge ends")]
+    Stopped,
     /// A task of the bridge itself failed.
     #[error("the bridge failed internally")]
     Internal(#[from] tokio::task::JoinError),
@@ -66,6 +69,7 @@ impl NotArchived {
             Self::Archive(archive::Error::Damaged { .. } | archive::Error::Unsupported { .. })
             | Self::Deleted
             | Self::TooMany
+            | Self::Stopped
             | Self::Internal(_) => false,
         }
     }
@@ -150,8 +154,8 @@ pub struct ArchiverTask {
 }
 
 impl ArchiverTask {
-    /// Archives what is offered until `stop`, or until nobody can offer anything any more. A log that is being written
-    /// then is left to its end; those that wait are not begun.
+    /// Archives what is offered until `stop`, or until nobody can offer anything any more. Nothing is left then of a log
+    /// that is being written; like those that wait, it is to be offered again.
     pub async fn run(mut self, stop: CancellationToken) {
         self.find_kept().await;
         let (mut tidied, mut is_untidy) = (Instant::now(), false);
@@ -173,7 +177,7 @@ impl ArchiverTask {
                         retry_at = Instant::now() + self.retry;
                     }
                     is_untidy = true;
-                    self.take(log).await;
+                    self.take(log, &stop).await;
                     false
                 }
             };
@@ -188,16 +192,17 @@ impl ArchiverTask {
     async fn take_again(&mut self, stop: &CancellationToken) {
         for _ in 0..self.failed.len() {
             let Some(log) = self.failed.pop_front().filter(|_| !stop.is_cancelled()) else { return };
-            self.take(log).await;
+            self.take(log, stop).await;
         }
         if self.failed.is_empty() {
             log::info!("logs are archived again");
         }
     }
 
-    async fn take(&mut self, log: EndedLog) {
+    async fn take(&mut self, log: EndedLog, stop: &CancellationToken) {
         let (journal, archive, of) = (self.journal.clone(), self.archive.clone(), log.clone());
-        let taken = tokio::task::spawn_blocking(move || take(&journal, &archive, &of)).await;
+        let stopped = stop.clone();
+        let taken = tokio::task::spawn_blocking(move || take(&journal, &archive, &of, &stopped)).await;
         let news = match taken.map_err(NotArchived::from).flatten() {
             Ok((stored, gaps)) => {
                 let complete = stored.label.settled && gaps.is_empty();
@@ -205,6 +210,7 @@ impl ArchiverTask {
                 self.keep(stored);
                 News::Archived { run: log.run, entries, bytes, gaps, complete }
             }
+            Err(NotArchived::Stopped) => return,
             Err(reason) => {
                 let again = reason.may_pass() && self.failed.len() < WAITING_MOST;
                 if !again {
@@ -275,7 +281,12 @@ impl ArchiverTask {
 }
 
 /// Writes a log from the journal into the archive, unless it is there; returns it as it is there, and what it lacks.
-fn take(journal: &Journal, archive: &Archive, log: &EndedLog) -> Result<(Stored, Vec<Gap>), NotArchived> {
+fn take(
+    journal: &Journal,
+    archive: &Archive,
+    log: &EndedLog,
+    stop: &CancellationToken,
+) -> Result<(Stored, Vec<Gap>), NotArchived> {
     let EndedLog { run, started, ended, settled } = log.clone();
     let label = Label { job: run.job.name().clone(), invocation: run.invocation, started, ended, settled };
     let stored = match archive.begin(&label)? {
@@ -289,6 +300,9 @@ fn take(journal: &Journal, archive: &Archive, log: &EndedLog) -> Result<(Stored,
                 archive.entries(&run, From::Start, &Filter::default())?.ok_or(NotArchived::Deleted)?;
             }
             for entry in entries.by_ref() {
+                if stop.is_cancelled() {
+                    return Err(NotArchived::Stopped);
+                }
                 match entry {
                     Ok(entry) => draft.push(&entry)?,
                     // It is among what is lost.

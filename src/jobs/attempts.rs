@@ -71,6 +71,14 @@ impl Drop for UnderWay {
     }
 }
 
+/// What an attempt that was never answered came to.
+enum Left {
+    Run(Arc<Run>),
+    /// Whether its run has begun is being found out.
+    Undecided,
+    Nothing,
+}
+
 impl Jobs {
     /// Begins a request with a key; `payload` is the SHA-256 hash of what is asked for.
     ///
@@ -97,21 +105,30 @@ impl Jobs {
             }
             let left = self.under_way(store, earlier);
             match self.run_of(&left).await? {
-                Some(run) => return Ok(Attempted::Began(left, run)),
-                None => left.release().await,
+                Left::Run(run) => return Ok(Attempted::Began(left, run)),
+                Left::Undecided => return Ok(Attempted::Busy),
+                Left::Nothing => left.release().await,
             }
         }
     }
 
-    /// The run to which an earlier attempt came, if it did.
-    async fn run_of(&self, left: &UnderWay) -> Result<Option<Arc<Run>>, Error> {
-        let Some(request) = left.attempt.as_ref().map(|attempt| attempt.request) else { return Ok(None) };
-        let run = match self.registry.of_request(request) {
+    /// What an earlier attempt came to.
+    async fn run_of(&self, left: &UnderWay) -> Result<Left, Error> {
+        let Some(request) = left.attempt.as_ref().map(|attempt| attempt.request) else { return Ok(Left::Nothing) };
+        let record = self.registry.of_request(request);
+        let run = match &record {
             Some(record) => Some(record.run()),
             None => left.store.run_of_request(request).await?.and_then(|row| self.admit(row)).map(Arc::new),
         };
-        // One that systemd was never asked for is no reason not to begin it now.
-        Ok(run.filter(|run| run.invocation.is_some() || !matches!(run.phase, Phase::Ended(_))))
+        Ok(match run {
+            Some(run) if run.invocation.is_some() => Left::Run(run),
+            Some(run) if run.phase == Phase::Queued && record.is_some_and(|record| record.is_undecided()) => {
+                Left::Undecided
+            }
+            Some(run) if run.phase == Phase::Queued => Left::Run(run),
+            // One that systemd was never asked for is no reason not to begin it now.
+            Some(_) | None => Left::Nothing,
+        })
     }
 
     fn under_way(&self, store: &Store, attempt: Attempt) -> UnderWay {

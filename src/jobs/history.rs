@@ -12,11 +12,11 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::Jobs;
 use super::registry::{Begun, Record};
 use super::run::{Log, LogPlace, Phase, Run, RunId, RunResult};
+use super::{Jobs, QUIET_ROUNDS, SETTLING};
 use crate::invocation::InvocationId;
-use crate::journal::FoundRun;
+use crate::journal::{self, FoundRun};
 use crate::policy::AllowedJob;
 use crate::store::{self, Store, Waiting};
 use crate::telemetry::Chain;
@@ -87,11 +87,12 @@ pub struct Recorder {
     news: mpsc::UnboundedReceiver<Record>,
     /// What has not been written, each run once.
     untold: VecDeque<Record>,
+    is_failing: bool,
 }
 
 impl Recorder {
     pub(super) fn new(jobs: Jobs, news: mpsc::UnboundedReceiver<Record>) -> Self {
-        Self { jobs, news, untold: VecDeque::new() }
+        Self { jobs, news, untold: VecDeque::new(), is_failing: false }
     }
 
     /// Works until `stop` is cancelled, and then writes what is left.
@@ -140,9 +141,18 @@ impl Recorder {
                 Ok(()) => {}
                 // The run had an id before the bridge met it again.
                 Err(store::Error::Conflict(_)) => self.rename(&store, &record).await,
-                Err(error) => return log::error!("the history cannot be written: {}", Chain(&error)),
+                Err(error) => {
+                    // Once, and not at each attempt.
+                    if !std::mem::replace(&mut self.is_failing, true) {
+                        log::error!("the history cannot be written, which is tried again: {}", Chain(&error));
+                    }
+                    return;
+                }
             }
             self.untold.pop_front();
+        }
+        if std::mem::take(&mut self.is_failing) {
+            log::info!("the history is written again");
         }
     }
 
@@ -179,11 +189,16 @@ impl Jobs {
     /// # Errors
     /// [`store::Error`] if it can't be read; the bridge goes on without the time before.
     pub async fn take_up(&self, store: Store) -> Result<(), store::Error> {
+        let rows = self.adopt_rows(&store).await;
+        // What comes is written in any case.
+        let _ = self.history.0.set(store);
+        rows
+    }
+
+    async fn adopt_rows(&self, store: &Store) -> Result<(), store::Error> {
         let remembered = store.newest(REMEMBERED).await;
         let unended = store.unended().await;
         let waiting = store.waiting().await;
-        // What comes is written in any case.
-        let _ = self.history.0.set(store);
         for Waiting { run, starting } in waiting? {
             match self.admit(run) {
                 Some(run) if starting => self.registry.adopt(run).kept.promised.store(true, Ordering::Relaxed),
@@ -241,13 +256,22 @@ impl Jobs {
             None if state.is_some_and(|state| state.has_job) => {}
             None => self.find_begun(record).await,
         }
+        record.kept.found_out.store(true, Ordering::Release);
     }
 
     /// Finds out whether a run that was asked for had begun before the bridge ended.
     async fn find_begun(&self, record: &Record) {
         let run = record.run();
-        let (journal, job) = (self.journal.clone(), run.job.clone());
-        let found = match tokio::task::spawn_blocking(move || journal.last_run(&job)).await {
+        let (journal, job, any) = (self.journal.clone(), run.job.clone(), run.id.as_invocation());
+        let look = move || {
+            // What systemd has said of it may be on its way, and any id does to wait for that. Nothing better can be done
+            // without journald.
+            if let Some(invocation) = any {
+                let _ = journal.settle(&journal::Run { job: job.clone(), invocation }, QUIET_ROUNDS, &SETTLING);
+            }
+            journal.last_run(&job)
+        };
+        let found = match tokio::task::spawn_blocking(look).await {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
                 log::warn!("what became of run {} cannot be told: {}", run.id, Chain(&error));

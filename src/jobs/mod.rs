@@ -355,6 +355,15 @@ impl Jobs {
         }
     }
 
+    /// The run of a job that has not ended, if the bridge has seen it begin.
+    #[must_use]
+    pub fn active(&self, job: &AllowedJob) -> Option<Arc<Run>> {
+        match self.registry.latest(job) {
+            Latest::Run(record) => Some(record.run()).filter(|run| run.ended().is_none()),
+            Latest::None | Latest::Unseen => None,
+        }
+    }
+
     /// The state of a job and of its newest run, or of the run asked for.
     ///
     /// With `wait`, returns when that run has ended, or after this time.

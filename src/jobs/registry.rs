@@ -45,6 +45,8 @@ pub(super) type News = mpsc::UnboundedSender<Record>;
 pub(super) struct Kept {
     /// Whether the store had the run when the bridge began.
     pub(super) adopted: AtomicBool,
+    /// Whether it is known what became of it while nobody could see.
+    pub(super) found_out: AtomicBool,
     /// Whether the store has the run.
     pub(super) recorded: AtomicBool,
     /// Whether it never began, so that the store is not to have it.
@@ -119,6 +121,14 @@ impl Record {
             }
             _ => {}
         });
+    }
+
+    /// Whether it is still to be found out if this queued run of an earlier bridge has begun.
+    pub(super) fn is_undecided(&self) -> bool {
+        let kept = &self.kept;
+        kept.adopted.load(Ordering::Relaxed)
+            && !kept.promised.load(Ordering::Relaxed)
+            && !kept.found_out.load(Ordering::Acquire)
     }
 
     /// Whether a new invocation can be this queued run. Not if the run is from the time before and the invocation began

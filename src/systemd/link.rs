@@ -101,6 +101,11 @@ impl Link {
         self.connection.subscribe()
     }
 
+    /// The name of the present connection, which no other has.
+    pub(super) fn connection_name(&self) -> Option<String> {
+        self.connection.borrow().as_ref().and_then(Connection::unique_name).map(ToString::to_string)
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.connection.borrow().is_some()
     }

@@ -128,10 +128,13 @@ impl Systemd {
         let unit = job.unit();
         let state = self.link.read(unit).await?;
         vet(unit, &state).await?;
+        let session = self.link.connection_name();
         self.pin(unit).await?;
         asking();
         match self.begin(unit, state.invocation).await {
-            Err(StartError::Systemd(Error::Unreachable(gone))) => self.begin_anew(unit, state.invocation, gone).await,
+            Err(StartError::Systemd(Error::Unreachable(gone))) => {
+                self.begin_anew(unit, state.invocation, session, gone).await
+            }
             begun => begun,
         }
     }
@@ -170,6 +173,7 @@ impl Systemd {
         &self,
         unit: &str,
         before: Option<InvocationId>,
+        session: Option<String>,
         gone: Option<zbus::Error>,
     ) -> Result<InvocationId, StartError> {
         let state = match self.link.read(unit).await {
@@ -180,9 +184,12 @@ impl Systemd {
             return Ok(new);
         }
         if !state.active.is_running() && !state.has_job {
-            // The call was lost with the systemd that it was sent to. Nothing else is as certain.
+            // The call was lost with the systemd that it was sent to. Nothing else is as certain: and not even this if
+            // the unit is no longer pinned, since systemd then forgets a run as soon as it has ended.
             return match gone {
-                Some(error) if is_lost(&error) => self.begin(unit, before).await,
+                Some(error) if is_lost(&error) && self.link.connection_name() == session => {
+                    self.begin(unit, before).await
+                }
                 gone => Err(Error::Unreachable(gone).into()),
             };
         }

@@ -199,6 +199,26 @@ async fn an_offer_never_waits() {
     assert!(archiver.offer(log('1', 2)).is_err());
 }
 
+#[tokio::test]
+async fn a_long_log_does_not_hold_up_the_end() {
+    let lines: Vec<_> = (0..100).map(|number| Line::of_job(number, '1', &"long ".repeat(200_000))).collect();
+    let place = Place::with(&lines);
+    let directory = tempfile::tempdir().unwrap();
+    let archive = Archive::open(directory.path()).unwrap();
+    let (archiver, task, mut news) = Archiver::new(place.journal(), archive, Limits::default(), SELDOM);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(task.run(stop.clone()));
+    archiver.offer(log('1', 200)).unwrap();
+    let drafts = || fs::read_dir(directory.path().join("new")).unwrap().count();
+    while drafts() == 0 {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    running.await.unwrap();
+    assert_eq!(drafts(), 0);
+    assert!(news.recv().await.is_none());
+}
+
 /// Where the archive lies; only the process on the small disk has it.
 const PLACE: &str = "ARCHIVE_OF_A_TEST";
 

@@ -92,24 +92,26 @@ async fn a_reload_or_reexecution_of_systemd_ends_no_run() {
 
 #[tokio::test]
 #[ignore = "boots a bed: make test"]
-async fn a_systemd_that_executes_itself_anew_time_and_again_costs_no_answer_and_no_run() {
+async fn a_systemd_that_executes_itself_anew_costs_no_answer_and_no_run() {
     let bridge = Bridge::up();
-    // Reads the unit, pins it and starts it, each by a call of its own.
-    let mut upgrading = bridge
-        .bed
-        .command(["bash", "-euc", "for round in $(seq 10); do systemctl daemon-reexec; done"])
-        .spawn()
-        .unwrap();
     let mut runs = HashSet::new();
-    while upgrading.try_wait().unwrap().is_none() {
-        for (job, result) in [("ci-test-hello", "success"), ("ci-test-fail", "exit-code")] {
-            let run = bridge.start(job).await;
-            assert_eq!(bridge.end_of(job, &run).await["result"], result, "{job}");
-            assert!(runs.insert(run));
+    for _ in 0..5 {
+        let readings = bridge.readings();
+        let mut upgrading = bridge.bed.command(["systemctl", "daemon-reexec"]).spawn().unwrap();
+        // At least once behind it, when the bridge may not have met the new systemd yet.
+        let mut is_over = false;
+        while !is_over {
+            is_over = upgrading.try_wait().unwrap().is_some();
+            for (job, result) in [("ci-test-hello", "success"), ("ci-test-fail", "exit-code")] {
+                let run = bridge.start(job).await;
+                assert_eq!(bridge.end_of(job, &run).await["result"], result, "{job}");
+                assert!(runs.insert(run));
+            }
+            bridge.get("/api/jobs").await.ok();
         }
-        bridge.get("/api/jobs").await.ok();
+        assert!(upgrading.wait().unwrap().success());
+        bridge.until_read_again(readings);
     }
-    assert!(upgrading.wait().unwrap().success());
     // And every run was one run.
     let began =
         bridge.bed.sh("journalctl --sync; journalctl -o cat _PID=1 | grep -cE '^Starting ci-test-(hello|fail)'");
@@ -243,11 +245,10 @@ async fn a_bridge_that_is_killed_finds_the_run_again() {
          while [ -e $process ]; do :; done; systemctl start ci-bridge");
     let state = bridge.state(GATE).await;
     assert_eq!((&state["run_state"], &state["invocation_id"]), (&json!("running"), &invocation), "{state}");
-    let found = state["run"].as_str().unwrap();
-    assert_ne!(found, run);
+    assert_eq!(state["run"], json!(run));
     assert_eq!(bridge.post(&format!("/api/job/{GATE}")).await.refusal(), (409, "busy".to_owned()));
     bridge.gate("after");
-    close_gate(&bridge, found, &["open", "before", "after"]).await;
+    close_gate(&bridge, &run, &["open", "before", "after"]).await;
 
     // Ends while the bridge is away: once with a failure that systemd remembers, once with a success that it forgets.
     for (code, result) in [(6, "exit-code"), (0, "success")] {

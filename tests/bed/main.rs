@@ -4,6 +4,8 @@
 
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "what a test can't do without ends it")]
 
+mod archive;
+mod audit;
 mod boot;
 mod bridge;
 mod check;
@@ -16,6 +18,7 @@ mod machine;
 mod main_job;
 mod operator;
 mod package;
+mod random;
 mod reader;
 mod starts;
 mod units;

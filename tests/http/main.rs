@@ -17,6 +17,7 @@ mod systemd1;
 mod wire;
 
 mod archive;
+mod audit;
 mod economy;
 mod edges;
 mod endings;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, Setup};
 use crate::journal::line;
 use crate::systemd1::{Exit, Start, Unit};
 
@@ -236,4 +236,22 @@ async fn the_log_of_a_run_is_read_by_its_id() {
     assert!(texts(&format!("{id}/tail?format=text")).await.contains("of the first run"));
     assert!(texts(&format!("{id}/tail?follow=true")).await.contains("of the first run"));
     assert!(!texts(&format!("{second}/logs?format=text")).await.contains("of the first run"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_history_jobs_run_and_only_promises_are_refused() {
+    let setup = Setup { history: false, ..Setup::default() };
+    let bridge = Bridge::with(vec![Unit::job(JOB)], setup).await;
+    let id = bridge.start(JOB).await;
+    assert_eq!(run(&bridge, &id).await["state"], "running");
+    let unavailable = (503, "history_unavailable".to_owned());
+    let bearer = format!("Bearer {}", bridge.tokens.writer);
+    let headers = [("Authorization", bearer.as_str()), ("Idempotency-Key", "k")];
+    assert_eq!(bridge.call_with(&format!("POST /api/job/{JOB}"), &headers).await.problem(), unavailable);
+    assert_eq!(bridge.call(&format!("POST /api/job/{JOB}?if_busy=queue")).await.problem(), unavailable);
+    bridge.systemd.end(JOB, Exit::Code(0)).await;
+    assert_eq!(ended(&bridge, &id).await["result"], "success");
+    assert_eq!(ids(&history(&bridge, "").await), [id.as_str()]);
+    // What was refused is not in the way.
+    bridge.start(JOB).await;
 }

@@ -41,7 +41,7 @@ async fn write_on(store: Store, writer: i64) {
             assert!(store.update_run(run.id, progress).await.unwrap());
             println!("\nended {}", run.id);
         }
-        store.append_audit(entry(number)).await.unwrap();
+        store.append_audit(vec![entry(number)]).await.unwrap();
         println!("\naudited");
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ci_bridge::archive::{Archive, Limits};
+use ci_bridge::audit::Audit;
 use ci_bridge::auth::{Access, Keyring, Token, TokenHash};
 use ci_bridge::config::QueryTokens;
 use ci_bridge::http::Following;
@@ -50,6 +51,8 @@ pub(crate) struct Tokens {
     pub(crate) reader: String,
     /// May do everything with `ci-test-narrow` and the instances of `ci-test-build@`.
     pub(crate) narrow: String,
+    /// May do everything, and read the audit.
+    pub(crate) auditor: String,
     pub(crate) expired: String,
     pub(crate) revoked: String,
     pub(crate) early: String,
@@ -67,6 +70,7 @@ impl Tokens {
             writer: add("writer", Access::ReadWrite, ""),
             reader: add("reader", Access::ReadOnly, ""),
             narrow: add("narrow", Access::ReadWrite, "jobs = [\"ci-test-narrow\", \"ci-test-build@*\"]"),
+            auditor: add("auditor", Access::ReadWrite, "scopes = [\"audit\"]"),
             expired: add("expired", Access::ReadWrite, "expires = 2020-01-01T00:00:00Z"),
             revoked: add("revoked", Access::ReadWrite, "revoked = 2020-01-01T00:00:00Z"),
             early: add("early", Access::ReadWrite, "not_before = 2999-01-01T00:00:00Z"),
@@ -105,6 +109,8 @@ pub(crate) struct Setup {
     pub(crate) absence: Duration,
     /// What the journal holds, in the export format of journald.
     pub(crate) journal: String,
+    /// Whether the history can be opened.
+    pub(crate) history: bool,
     /// How many logs of a job are archived; `None` if none are.
     pub(crate) archived: Option<NonZeroUsize>,
 }
@@ -122,6 +128,7 @@ impl Default for Setup {
             following: Following { most: 100, heartbeat: Duration::from_secs(15) },
             absence: Duration::from_millis(200),
             journal: crate::journal::FOREIGN_ENTRY.to_owned(),
+            history: true,
             archived: None,
         }
     }
@@ -182,19 +189,27 @@ impl Bridge {
         let limits = JobLimits { instances_per_hour: setup.instances_per_hour, queued_runs: setup.queued_runs };
         let archived_from = files.clone();
         let (jobs, recorder) = Jobs::new(runs, view.clone(), files, limits, setup.inputs);
-        let store = Store::open(state.path()).await.unwrap().store;
-        jobs.take_up(store).await.unwrap();
+        let (audit, auditor) = Audit::new();
+        if setup.history {
+            let store = Store::open(state.path()).await.unwrap().store;
+            audit.take_up(store.clone());
+            jobs.take_up(store).await.unwrap();
+        }
         let stop = CancellationToken::new();
         let archive = Archive::open(&state.path().join(ARCHIVE)).unwrap();
         let limits = Limits { logs_per_job: setup.archived, ..Limits::default() };
         let (archiver, archiving, news) = Archiver::new(archived_from, archive.clone(), limits, ARCHIVE_RETRY);
         jobs.take_up_archive(archive, setup.archived.map(|_| archiver));
-        tokio::spawn(archiving.run(stop.clone()));
-        let recording = jobs.clone();
-        tokio::spawn(async move { recording.record_logs(news).await });
+        let (recording, last, stopped) = (jobs.clone(), CancellationToken::new(), stop.clone());
+        let told = last.clone();
+        tokio::spawn(async move {
+            tokio::join!(archiving.run(stopped.clone()), recording.record_logs(news), stopped.cancelled());
+            told.cancel();
+        });
         let router = ci_bridge::http::router(
             policy,
             jobs.clone(),
+            audit,
             keyring.clone(),
             setup.query_tokens,
             setup.following,
@@ -217,9 +232,10 @@ impl Bridge {
             adopting.finish_adopted().await;
             adopting.archive_rest().await;
         });
-        let (kept, stopped) = (jobs.clone(), stop.clone());
+        let kept = jobs.clone();
         let keeping = tokio::spawn(async move {
-            recorder.run(stopped).await;
+            // What became of logs at the very end is kept too.
+            tokio::join!(recorder.run(last.clone()), auditor.run(last));
             kept.close_history().await;
         });
         Self { systemd, tokens, address, view, jobs, journal, keyring, stop: StopOnDrop(stop), state, keeping }
@@ -305,6 +321,11 @@ impl Bridge {
     /// Takes away all that there is of the journal, as journald does to make room for something else.
     pub(crate) fn vacuum_all(&self) {
         self.journal.replace();
+    }
+
+    /// The file of the history.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.state.path().join("ci-bridge.db")
     }
 
     /// Takes away the journal file that was written as the first, second, …, as journald does to make room.

@@ -2,6 +2,7 @@
 //!
 //! They know the API and nothing else of the bridge, so they work with one on any machine.
 
+mod audit;
 mod bridge;
 mod follow;
 mod run;
@@ -15,6 +16,8 @@ use base64::prelude::BASE64_STANDARD;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
+pub(super) use self::audit::Args as Audit;
+pub(super) use self::audit::run as audit;
 use self::bridge::{Bridge, Server, Target};
 use self::follow::{Event, Following};
 pub(super) use self::run::Args as Run;

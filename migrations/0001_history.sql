@@ -20,6 +20,8 @@ CREATE TABLE runs (
     lost         TEXT,
     log          TEXT    NOT NULL CHECK (log IN ('journal', 'archive')),
     log_complete INTEGER NOT NULL CHECK (log_complete IN (0, 1)),
+    -- What it was given, as a JSON object; NULL if nothing was.
+    inputs       TEXT,
     CHECK ((started_by IS NULL) = (request IS NULL)),
     CHECK ((phase = 'ended') = (result IS NOT NULL)),
     CHECK (exit_code IS NULL OR signal IS NULL),

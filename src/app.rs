@@ -17,11 +17,14 @@ use crate::archive::{self, Archive};
 use crate::audit::{self, Audit};
 use crate::auth::Keyring;
 use crate::config::{self, Listen, Settings};
+use crate::credentials;
 use crate::http::serve::{Bounds, Listener};
 use crate::http::{self, Following};
+use crate::inputs::InputName;
 use crate::jobs::{Archiver, Jobs, Limits, Recorder, Runs};
 use crate::journal::{self, Journal};
 use crate::lifecycle::{self, StopOnDrop, Tokens};
+use crate::policy::AllowedJob;
 use crate::retention;
 use crate::store::{Opened, Store};
 use crate::systemd::{BusAddress, Systemd};
@@ -58,6 +61,9 @@ pub enum Error {
         /// The reason.
         source: std::io::Error,
     },
+    /// systemd could not ask for the inputs of jobs.
+    #[error("cannot listen on {}, where systemd asks for the inputs of jobs", credentials::SOCKET)]
+    Inputs(#[source] std::io::Error),
     /// There is nowhere to listen.
     #[error("`listen` is empty and systemd passed no socket; name an address such as 127.0.0.1:8000")]
     Nowhere,
@@ -82,7 +88,8 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
         instances_per_hour: usize::try_from(settings.jobs.instances_per_hour).unwrap_or(usize::MAX),
         queued_runs: settings.limits.max_queued_runs,
     };
-    let (jobs, recorder) = Jobs::new(runs, systemd.clone(), journal.clone(), limits);
+    let takes_inputs = !settings.jobs.inputs.is_empty();
+    let (jobs, recorder) = Jobs::new(runs, systemd.clone(), journal.clone(), limits, settings.jobs.inputs);
     let stop = CancellationToken::new();
     let _stop_on_drop = StopOnDrop(stop.clone());
     let directory = settings.state_directory.join(ARCHIVE);
@@ -103,18 +110,35 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     // Runs from before this start have their ids before systemd tells of them.
     let _ = tokio::time::timeout(FIRST_READING, opened).await;
     let following = Following { most: settings.limits.max_streams, heartbeat: HEARTBEAT };
-    let router = http::router(policy, jobs, audit, tokens.keyring(), settings.query_tokens, following, stop.clone());
+    let router = http::router(
+        policy.clone(),
+        jobs.clone(),
+        audit,
+        tokens.keyring(),
+        settings.query_tokens,
+        following,
+        stop.clone(),
+    );
 
-    let watching = {
+    let mut tasks = vec![archiving];
+    if takes_inputs {
+        let listener = credentials::bind(Path::new(credentials::SOCKET)).map_err(Error::Inputs)?;
+        let value_of = move |job: AllowedJob, input: InputName| {
+            let jobs = jobs.clone();
+            async move { jobs.input(&job, &input).await }
+        };
+        tasks.push(tokio::spawn(credentials::serve(listener, policy, value_of, stop.clone())));
+    }
+    tasks.push({
         let (systemd, stop) = (systemd.clone(), stop.clone());
         tokio::spawn(async move { systemd.run(stop).await })
-    };
+    });
     let bounds = Bounds {
         connections: settings.limits.max_connections,
         header_timeout: settings.limits.header_timeout,
         write_stall: WRITE_STALL,
     };
-    let serving = tokio::spawn(http::serve::serve(listeners, router, bounds, stop.clone(), DRAIN));
+    tasks.push(tokio::spawn(http::serve::serve(listeners, router, bounds, stop.clone(), DRAIN)));
     if tokio::time::timeout(FIRST_READING, systemd.ready()).await.is_err() {
         log::warn!("systemd cannot be reached yet; the bridge answers, but is not ready");
     }
@@ -124,9 +148,9 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     lifecycle::notify(&[NotifyState::Stopping]);
     stop.cancel();
     let ended = |task: Result<(), JoinError>| task.unwrap_or_else(|error| log::error!("a task ended badly: {error}"));
-    ended(serving.await);
-    ended(watching.await);
-    ended(archiving.await);
+    for task in tasks {
+        ended(task.await);
+    }
     answered.cancel();
     ended(keeping.await);
     stopped

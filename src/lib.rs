@@ -12,11 +12,11 @@
 //! [`policy::AllowedJob`], and nothing else reaches systemd or the journal.
 //!
 //! * Pure: [`policy`] says which units may be touched, [`auth`] who asks, [`config`] what the administrator decided,
-//!   [`invocation`] what one start of a unit is called, [`run`] what the bridge calls it, [`setup`] what is put into the
-//!   system.
+//!   [`inputs`] what a job may be given, [`invocation`] what one start of a unit is called, [`run`] what the bridge calls
+//!   it, [`setup`] what is put into the system.
 //! * Adapters: [`systemd`] talks to PID 1 and mirrors the states of units, [`journal`] reads what they wrote. Neither
 //!   knows of the other. [`store`] keeps what became of runs, and knows of neither. [`archive`] keeps what the journal
-//!   said when journald no longer does.
+//!   said when journald no longer does. [`credentials`] hands the inputs of jobs to systemd.
 //! * [`jobs`] joins the two in the use cases; [`http`] and [`cli`] are the ways in. [`audit`] notes what came of them.
 //! * [`app`] puts the daemon together, [`lifecycle`] keeps it running, [`retention`] forgets what is old, [`telemetry`] is
 //!   its own log.
@@ -29,7 +29,9 @@ pub mod audit;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod credentials;
 pub mod http;
+pub mod inputs;
 pub mod invocation;
 pub mod jobs;
 pub mod journal;

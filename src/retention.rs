@@ -68,6 +68,7 @@ mod tests {
             requested: on,
             progress: Progress { invocation: None, started: None, phase: Phase::Ended(end) },
             log: Log { place: LogPlace::Journal, complete: true },
+            inputs: serde_json::Map::new(),
         }
     }
 

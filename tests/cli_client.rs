@@ -79,7 +79,7 @@ impl IntoResponse for Answer {
 struct Script {
     /// What is asked for, such as `GET /tail`, and the answer. In this order; what is asked twice needs two lines.
     expected: VecDeque<(&'static str, Answer)>,
-    /// What was asked: method, path and query.
+    /// What was asked: method, path and query, and the body if there is one.
     asked: Vec<String>,
 }
 
@@ -125,12 +125,18 @@ impl Played {
     }
 }
 
-async fn answer(State(script): State<Arc<Mutex<Script>>>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+async fn answer(
+    State(script): State<Arc<Mutex<Script>>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: String,
+) -> Response {
     if headers.get("authorization").is_none_or(|value| value != &format!("Bearer {TOKEN}")) {
         return Answer::problem(401, "token_unknown", "who are you").into_response();
     }
     let mut script = script.lock().unwrap();
-    script.asked.push(format!("{method} {uri}"));
+    script.asked.push(format!("{method} {uri} {body}").trim_end().to_owned());
     let what = format!("{method} {}", uri.path());
     // What stands before a stop is answered again and again until the stop comes.
     let before_stop = script.expected.get(1).is_some_and(|(next, _)| *next == STOP);
@@ -203,6 +209,25 @@ fn run_succeeds_with_the_job_and_tells_a_script_so() {
     let verdict: Value = serde_json::from_str(&done.stdout).unwrap();
     assert_eq!((done.status, &verdict["result"]), (0, &"success".into()));
     assert!(done.stderr.contains("\nhello\n"), "{}", done.stderr);
+}
+
+#[test]
+fn inputs_go_with_the_start_and_a_wrong_one_starts_nothing() {
+    let bridge = Played::new([(START, Answer::started()), (TAIL, Answer::lines([]).end("success", Some(0)))]);
+    let inputs = ["--input", "version=v1.2", "--input", "note=a=b \"c\""];
+    assert_eq!(bridge.run(&[&["run", "ci-test-a"], inputs.as_slice()].concat()).status, 0);
+    let expected = json!({ "inputs": { "version": "v1.2", "note": "a=b \"c\"" } });
+    assert_eq!(bridge.asked()[0], format!("{START} {expected}"));
+
+    let detail = "the input `version` must match `v[0-9.]+` as a whole";
+    let bridge = Played::new([(START, Answer::problem(422, "input_invalid", detail))]);
+    let done = bridge.run(&["run", "ci-test-a", "--input", "version=latest"]);
+    assert_eq!((done.status, done.stderr), (125, format!("error: {detail} (input_invalid)\n")));
+    for (args, status) in [(&["--input", "version"][..], 2), (&["--input", "a=1", "--input", "a=2"], 125)] {
+        let bridge = Played::new([]);
+        assert_eq!(bridge.run(&[&["run", "ci-test-a"], args].concat()).status, status);
+        assert_eq!(bridge.asked(), [] as [&str; 0]);
+    }
 }
 
 #[test]

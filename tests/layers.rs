@@ -14,25 +14,27 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 18] = [
+const PARTS: [Part; 20] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
-    ("config", &["policy"], &IMPURE),
+    ("inputs", &["policy"], &IMPURE),
+    ("config", &["inputs", "policy"], &IMPURE),
     ("auth", &["config", "policy"], &IMPURE),
     ("setup", &["policy"], &IMPURE),
     ("telemetry", &[], &IMPURE),
     ("journal", &["invocation", "policy", "telemetry"], &IMPURE),
     ("store", &["auth", "invocation", "policy", "run"], &["axum", "hyper", "zbus"]),
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),
+    ("credentials", &["inputs", "policy"], &["axum", "hyper", "sqlx", "zbus"]),
     (
         "jobs",
-        &["archive", "invocation", "journal", "policy", "run", "store", "systemd", "telemetry"],
+        &["archive", "inputs", "invocation", "journal", "policy", "run", "store", "systemd", "telemetry"],
         &["axum", "hyper", "sqlx", "zbus"],
     ),
     ("archive", &["invocation", "journal", "policy"], &IMPURE),
     ("audit", &["auth", "policy", "run", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
-    ("http", &["audit", "auth", "config", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
+    ("http", &["audit", "auth", "config", "inputs", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
     ("lifecycle", &["audit", "auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("retention", &["config", "policy", "run", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     // These two put the others together.
@@ -43,10 +45,13 @@ const PARTS: [Part; 18] = [
             "audit",
             "auth",
             "config",
+            "credentials",
             "http",
+            "inputs",
             "jobs",
             "journal",
             "lifecycle",
+            "policy",
             "retention",
             "store",
             "systemd",
@@ -56,7 +61,19 @@ const PARTS: [Part; 18] = [
     ),
     (
         "cli",
-        &["app", "auth", "config", "journal", "policy", "setup", "store", "systemd", "telemetry"],
+        &[
+            "app",
+            "auth",
+            "config",
+            "credentials",
+            "inputs",
+            "journal",
+            "policy",
+            "setup",
+            "store",
+            "systemd",
+            "telemetry",
+        ],
         &["axum", "hyper", "sqlx"],
     ),
 ];

@@ -64,6 +64,8 @@ fn joined(lines: &[String]) -> String {
 struct Bridge {
     part: Mutex<Part>,
     requests: Mutex<Vec<String>>,
+    /// What the starts brought: the instance and the body.
+    starts: Mutex<Vec<(String, String)>>,
 }
 
 impl Bridge {
@@ -135,10 +137,18 @@ struct Played {
 impl Played {
     fn start(part: Part) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let bridge = Arc::new(Bridge { part: Mutex::new(part), requests: Mutex::default() });
+        let bridge = Arc::new(Bridge { part: Mutex::new(part), requests: Mutex::default(), starts: Mutex::default() });
         let answer = |State(bridge): State<Arc<Bridge>>,
                       Query(query): Query<HashMap<String, String>>,
-                      request: Request| async move { bridge.answer(&request, &query) };
+                      request: Request| async move {
+            let answer = bridge.answer(&request, &query);
+            if request.method() == Method::POST {
+                let body = axum::body::to_bytes(request.into_body(), 4096).await.unwrap();
+                let instance = query.get("instance").cloned().unwrap_or_default();
+                bridge.starts.lock().unwrap().push((instance, text(&body)));
+            }
+            answer
+        };
         let router = Router::new().fallback(answer).with_state(Arc::clone(&bridge));
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -187,6 +197,16 @@ fn a_refused_start_says_why() {
     let (status, _, stderr) = follow(Part { start: (404, refusal), ..Part::successful(3) });
     assert_eq!(status, 1);
     assert!(stderr.contains("no such job, or it is not allowed"), "{stderr}");
+}
+
+#[test]
+fn the_instance_and_the_inputs_arrive_as_they_were_written() {
+    let played = Played::start(Part::successful(3));
+    let (instance, inputs) = ("feature/a b&c=\u{e9}?%41", r#"{"version": "v1.2", "note": "a \"b\" c & d"}"#);
+    let done = script("sh", &played.url).arg(instance).env("CI_BRIDGE_INPUTS", inputs).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    let starts = played.bridge.starts.lock().unwrap();
+    assert_eq!(*starts, [(instance.to_owned(), format!(r#"{{"inputs": {inputs}}}"#))]);
 }
 
 #[test]

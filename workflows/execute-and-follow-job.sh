@@ -7,6 +7,7 @@
 # as a branch. Environment:
 #   CI_BRIDGE_URL       where the bridge is, such as https://ci.example.com
 #   CI_TOKEN_RW         a token that may start the job
+#   CI_BRIDGE_INPUTS    the inputs of the job, as JSON such as {"version": "v1.2"} (none)
 #   CI_BRIDGE_PATIENCE  how many seconds the bridge may stay out of reach while the job runs (300)
 #
 # The log goes to standard output, everything else to standard error. Exit status: 0 the job succeeded; 1 it failed, was
@@ -46,6 +47,9 @@ case $token in
 *[!A-Za-z0-9_.~+/=-]*) wrong "CI_TOKEN_RW holds a character that no token has, perhaps a line break" ;;
 esac
 
+# As it stands in a URL, each byte escaped.
+[ -z "$instance" ] || instance=$(printf %s "$instance" | od -An -v -tx1 | tr -d ' \n' | sed 's/../%&/g')
+
 scratch=$(mktemp -d) || exit 1
 resume=
 # shellcheck disable=SC2317  # The trap reaches it.
@@ -63,14 +67,12 @@ request() {
     method=$1
     path=$2
     shift 2
-    set -- --get --data-urlencode "instance=$instance" "$@"
-    [ -n "$instance" ] || shift 3
     : >"$scratch/body"
     : >"$scratch/headers"
     status=$(printf 'Authorization: Bearer %s\n' "$token" |
         curl --silent --show-error --connect-timeout 10 --max-time 90 --request "$method" --header @- \
             --output "$scratch/body" --dump-header "$scratch/headers" --write-out '%{http_code}' \
-            "$@" "$url/api/job/$job$path" 2>"$scratch/error")
+            "$@" "$url/api/job/$job$path${instance:+?instance=$instance}" 2>"$scratch/error")
     curl_status=$?
     [ "$curl_status" -eq 0 ] || status=000
 }
@@ -122,8 +124,13 @@ read_api() {
 # no connection (7). After anything else the job may be running.
 start() {
     attempt=1
+    set --
+    if [ -n "${CI_BRIDGE_INPUTS-}" ]; then
+        printf '{"inputs": %s}' "$CI_BRIDGE_INPUTS" >"$scratch/inputs"
+        set -- --header "Content-Type: application/json" --data-binary "@$scratch/inputs"
+    fi
     while :; do
-        request POST ""
+        request POST "" "$@"
         case $curl_status in
         6 | 7) ;;
         *) break ;;

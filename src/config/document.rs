@@ -128,8 +128,15 @@ impl<'d> Section<'d> {
     pub(crate) fn get(&self, key: &str) -> Option<Value<'d>> {
         let path = join(&self.path, key);
         self.document.asked.borrow_mut().insert(path.clone());
-        let (_, value) = self.table?.iter().find(|(name, _)| name.get_ref() == key)?;
-        Some(Value { document: self.document, path, place: join(&self.place, key), content: value })
+        let (name, value) = self.table?.iter().find(|(name, _)| name.get_ref() == key)?;
+        let key = Some(name.get_ref().as_ref());
+        Some(Value { document: self.document, path, place: join(&self.place, name.get_ref()), key, content: value })
+    }
+
+    /// All values of a table whose keys are names that the administrator chose, in the order of the keys.
+    pub(crate) fn values(&self) -> Vec<Value<'d>> {
+        let keys = self.table.into_iter().flat_map(|table| table.keys());
+        keys.filter_map(|key| self.get(key.get_ref())).collect()
     }
 
     /// The value of `key`.
@@ -163,10 +170,17 @@ pub(crate) struct Value<'d> {
     document: &'d Document<'d>,
     path: String,
     place: String,
+    /// The last key that leads to it; an element of a list has none.
+    key: Option<&'d str>,
     content: &'d Spanned<DeValue<'d>>,
 }
 
 impl<'d> Value<'d> {
+    /// The name under which it stands.
+    pub(crate) fn key(&self) -> &'d str {
+        self.key.unwrap_or_default()
+    }
+
     /// A mistake in this value.
     pub(crate) fn fault(&self, what: impl fmt::Display) -> Fault {
         Fault {
@@ -224,6 +238,7 @@ impl<'d> Value<'d> {
                 document: self.document,
                 path: self.path.clone(),
                 place: self.place.clone(),
+                key: self.key,
                 content: self.content,
             }]
         })
@@ -240,19 +255,24 @@ impl<'d> Value<'d> {
             document: self.document,
             path: self.path.clone(),
             place: format!("{}[{at}]", self.place),
+            key: None,
             content: value,
         };
         Some(list.iter().enumerate().map(element).collect())
     }
 
-    fn section(&self) -> Result<Section<'d>, Fault> {
+    /// The table.
+    pub(crate) fn section(&self) -> Result<Section<'d>, Fault> {
         let table = self.content.get_ref().as_table().ok_or_else(|| self.expected("a table"))?;
         Ok(Section { document: self.document, path: self.path.clone(), place: self.place.clone(), table: Some(table) })
     }
 }
 
+/// The dotted path of a key, which stands in quotes where TOML wants it to.
 fn join(parent: &str, key: &str) -> String {
-    if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") }
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let key = if key.bytes().all(bare) { key.to_owned() } else { format!("\"{key}\"") };
+    if parent.is_empty() { key } else { format!("{parent}.{key}") }
 }
 
 /// The section and the last name of a dotted path.

@@ -6,6 +6,7 @@
 mod document;
 mod duration;
 mod history;
+mod inputs;
 mod listen;
 mod replace;
 mod size;
@@ -24,6 +25,7 @@ pub use self::listen::{Listen, ListenError};
 pub use self::replace::{Owner, replace_file};
 pub use self::size::{NotASize, parse_size};
 pub use self::starter::starter;
+use crate::inputs::Inputs;
 use crate::policy::{Policy, Prefix};
 
 /// Where the settings are unless `--config` says otherwise.
@@ -125,6 +127,8 @@ pub struct Jobs {
     pub policy: Policy,
     /// How many instances of templates that were not seen before may be asked for in an hour. Default: 200.
     pub instances_per_hour: u32,
+    /// What jobs may be given with their start. Default: nothing.
+    pub inputs: Inputs,
 }
 
 /// The section `[limits]`.
@@ -180,6 +184,7 @@ impl Settings {
         let jobs = root.section("jobs")?;
         let prefixes = prefixes(&jobs)?;
         let instances_per_hour = number(&jobs, "instances_per_hour", 200, 1_000_000)?;
+        let inputs = inputs::inputs(&jobs, prefixes.as_deref())?;
         let limits = limits(&root.section("limits")?)?;
         let archive = archive(&root.section("archive")?)?;
         let history = History::read(&root.section("history")?)?;
@@ -193,7 +198,7 @@ impl Settings {
             query_tokens: query_tokens.unwrap_or_default(),
             tokens_file,
             state_directory,
-            jobs: Jobs { policy: Policy::new(prefixes), instances_per_hour },
+            jobs: Jobs { policy: Policy::new(prefixes), instances_per_hour, inputs },
             limits,
             archive,
             history,

@@ -31,6 +31,9 @@ prefixes = [{}]
 # How many instances of templates that were not seen before may be asked for in an hour.
 #instances_per_hour = 200
 
+# What a job may be given with its start is declared in sections such as [jobs.inputs."ci-test-deploy@".version];
+# /usr/share/doc/ci-bridge/operations.md has an example.
+
 [limits]
 # Connections open at once.
 #max_connections = 4096

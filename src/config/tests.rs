@@ -1,4 +1,8 @@
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::inputs::{Input, InputName, Pattern};
+use crate::policy::JobName;
 
 const SMALLEST: &str = "[jobs]\nprefixes = [\"ci-test-\"]\n";
 
@@ -15,6 +19,7 @@ fn the_smallest_file_has_a_default_for_everything_else() {
     assert_eq!(settings.state_directory, Path::new("/var/lib/ci-bridge"));
     assert_eq!(settings.jobs.policy.prefixes(), [Prefix::parse("ci-test-").unwrap()]);
     assert_eq!(settings.jobs.instances_per_hour, 200);
+    assert!(settings.jobs.inputs.is_empty());
     assert_eq!(settings.limits.max_connections, 4096);
     assert_eq!(settings.limits.max_streams, 2000);
     assert_eq!(settings.limits.header_timeout, Duration::from_secs(10));
@@ -56,6 +61,14 @@ fn every_key_is_read() {
         prefixes = ["ci-test-", "nightly-"]
         instances_per_hour = 5
 
+        [jobs.inputs."ci-test-deploy@".version]
+        pattern = "v[0-9.]+"
+        required = true
+
+        [jobs.inputs.ci-test-a]
+        level = { pattern = "low|high", default = "low" }
+        note = {}
+
         [limits]
         max_connections = 100
         max_streams = 50
@@ -76,6 +89,11 @@ fn every_key_is_read() {
         "#,
     )
     .unwrap();
+    let job = |name: &str| JobName::parse(name).unwrap();
+    let input = |name: &str, pattern: Option<&str>, required: bool, default: Option<&str>| {
+        let pattern = pattern.map(|pattern| Pattern::parse(pattern).unwrap());
+        (InputName::parse(name).unwrap(), Input::new(pattern, required, default).unwrap())
+    };
     let expected = Settings {
         listen: vec![Listen::Tcp("[::1]:8000".parse().unwrap()), Listen::Unix("/run/ci-bridge/http.sock".into())],
         query_tokens: QueryTokens::ReadOnly,
@@ -84,6 +102,16 @@ fn every_key_is_read() {
         jobs: Jobs {
             policy: Policy::new(vec![Prefix::parse("ci-test-").unwrap(), Prefix::parse("nightly-").unwrap()]),
             instances_per_hour: 5,
+            inputs: Inputs::new(BTreeMap::from([
+                (job("ci-test-deploy@"), BTreeMap::from([input("version", Some("v[0-9.]+"), true, None)])),
+                (
+                    job("ci-test-a"),
+                    BTreeMap::from([
+                        input("level", Some("low|high"), false, Some("low")),
+                        input("note", None, false, None),
+                    ]),
+                ),
+            ])),
         },
         limits: Limits {
             max_connections: 100,
@@ -128,7 +156,7 @@ fn an_unknown_key_is_refused_and_the_nearest_right_one_named() {
         ("[limits.max]\n", "line 1: unknown key `limits.max`; did you mean `limits.max_streams`?"),
         (
             "[jobs]\nzzz = 1\n",
-            "line 2: unknown key `jobs.zzz`; the keys here are `jobs.instances_per_hour`, `jobs.prefixes`",
+            "line 2: unknown key `jobs.zzz`; the keys here are `jobs.inputs`, `jobs.instances_per_hour`, `jobs.prefixes`",
         ),
     ] {
         assert_eq!(fault(text), expected);
@@ -177,6 +205,57 @@ fn a_wrong_value_is_named_with_its_line_and_its_remedy() {
     assert!(
         fault("[jobs]\nprefixes = [\"ci\"]").starts_with("line 2: `jobs.prefixes[0]`: the prefix `ci` is too short")
     );
+}
+
+#[test]
+fn a_wrong_input_is_named_with_its_place() {
+    let long = "x".repeat(80);
+    for (text, expected) in [
+        ("[jobs.inputs.sshd.a]", "line 3: `jobs.inputs.sshd`: no prefix of `jobs.prefixes` allows this job"),
+        (
+            "[jobs.inputs.\"ci-test-a.service\".a]",
+            "line 3: `jobs.inputs.\"ci-test-a.service\"`: a job is named without its unit suffix: \
+             `ci-test-hello`, not `ci-test-hello.service`",
+        ),
+        (
+            "[jobs.inputs.ci-test-a.Version]",
+            "line 3: `jobs.inputs.ci-test-a.Version`: `Version` can't be the name of an input; \
+             write [a-z0-9_], a letter first, at most 32 characters: `version`",
+        ),
+        ("[jobs.inputs.ci-test-a]\na = \"b\"", "line 4: `jobs.inputs.ci-test-a.a` must be a table, not of type string"),
+        (
+            "[jobs.inputs.\"ci-test-a@\".a]\npatern = \"b\"",
+            "line 4: unknown key `jobs.inputs.\"ci-test-a@\".a.patern`; \
+             did you mean `jobs.inputs.\"ci-test-a@\".a.pattern`?",
+        ),
+        (
+            "[jobs.inputs.ci-test-a.a]\npattern = \"v(\"",
+            "line 4: `jobs.inputs.ci-test-a.a.pattern`: `v(` is no pattern: unclosed group",
+        ),
+        (
+            "[jobs.inputs.ci-test-a.a]\nrequired = \"yes\"",
+            "line 4: `jobs.inputs.ci-test-a.a.required` must be `true` or `false`, not of type string",
+        ),
+        (
+            "[jobs.inputs.ci-test-a.a]\nrequired = true\ndefault = \"v1\"",
+            "line 3: `jobs.inputs.ci-test-a.a`: an input is either required or has a default; remove one of the two",
+        ),
+        (
+            "[jobs.inputs.ci-test-a.a]\npattern = \"v1\"\ndefault = \"latest\"",
+            "line 3: `jobs.inputs.ci-test-a.a`: the default breaks the input's own rule: must match `v1` as a whole",
+        ),
+        (
+            &format!("[jobs.inputs.ci-test-{long}.a]"),
+            &format!(
+                "line 3: `jobs.inputs.ci-test-{long}.a`: the name of the job is too long for its input `a`; \
+                 systemd takes 83 bytes of both with `.service`"
+            ),
+        ),
+    ] {
+        assert_eq!(fault(&format!("{SMALLEST}{text}\n")), expected);
+    }
+    let many = (0..33).map(|number| format!("[jobs.inputs.ci-test-a.a{number}]\n")).collect::<Vec<_>>().concat();
+    assert!(fault(&format!("{SMALLEST}{many}")).ends_with("a job has at most 32 inputs"));
 }
 
 #[test]

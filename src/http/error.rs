@@ -12,6 +12,7 @@ use super::shape;
 use super::stream::TooManyStreams;
 use crate::audit;
 use crate::auth::Denial;
+use crate::inputs;
 use crate::jobs;
 use crate::policy::{NameError, NotAllowed};
 use crate::systemd::{self, StartError};
@@ -123,6 +124,7 @@ impl From<jobs::Error> for Problem {
             Error::TooManyInstances(pause) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_instances", detail).retry_after(pause)
             }
+            Error::Input(error) => error.into(),
             Error::Start(error) => error.into(),
             Error::Systemd(error) => error.into(),
             Error::Journal(ref cause) => {
@@ -133,6 +135,23 @@ impl From<jobs::Error> for Problem {
             Error::History(ref cause) => history(cause, detail),
             Error::Internal(ref cause) => internal(cause),
         }
+    }
+}
+
+impl From<inputs::Error> for Problem {
+    fn from(error: inputs::Error) -> Self {
+        use inputs::Error;
+        let detail = error.to_string();
+        let (problem, input) = match error {
+            Error::Unknown { name, .. } => (Self::new(StatusCode::UNPROCESSABLE_ENTITY, "input_unknown", detail), name),
+            Error::Missing(name) => {
+                (Self::new(StatusCode::UNPROCESSABLE_ENTITY, "input_missing", detail), name.to_string())
+            }
+            Error::Invalid { name, .. } | Error::LongJob(name) => {
+                (Self::new(StatusCode::UNPROCESSABLE_ENTITY, "input_invalid", detail), name.to_string())
+            }
+        };
+        problem.with("input", serde_json::json!(input))
     }
 }
 

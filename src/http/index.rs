@@ -18,7 +18,7 @@ pub(super) async fn show_index() -> Json<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "authentication": "Authorization: Bearer TOKEN",
         "endpoints": [
-            endpoint("POST", "/api/job/{job}", "rw", "start a job", &["instance", "if_busy=reject|join|queue"]),
+            endpoint("POST", "/api/job/{job}", "rw", "start a job; a body {\"inputs\": {\"NAME\": \"VALUE\"}} has its inputs", &["instance", "if_busy=reject|join|queue"]),
             endpoint("POST", "/api/job/{job}/stop", "rw", "stop a job", &["instance"]),
             endpoint("GET", "/api/job/{job}/state", "ro", "state and verdict", &["instance", "run", "wait=SECONDS"]),
             endpoint("GET", "/api/job/{job}/tail", "ro", "newest lines, or those after a cursor, or as they come", &with(&["cursor", "follow=true"])),

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::authenticate::{Reader, Writer};
+use super::body::Inputs;
 use super::edge::{Outcome, RequestId};
 use super::params::Params;
 use super::problem::Problem;
@@ -64,16 +65,20 @@ pub(super) async fn start_job(
     path: PathJob,
     uri: Uri,
     headers: HeaderMap,
+    Inputs(given): Inputs,
 ) -> Result<Response, Problem> {
     let params = Params::of(&uri, &["instance", "if_busy"])?;
     let if_busy = [("reject", IfBusy::Reject), ("join", IfBusy::Join), ("queue", IfBusy::Queue)];
     let if_busy = params.choice("if_busy", &if_busy)?.unwrap_or_default();
     let key = retry::key(&headers)?;
     let job = path.admit(&params, &caller, &state)?;
+    let inputs = state.jobs.accept(&job, &given)?;
     let name = caller.name().clone();
-    let payload = retry::payload(&["start", job.unit(), params.text("if_busy").unwrap_or_default()]);
+    let given = Value::Object(inputs.to_json()).to_string();
+    let payload = retry::payload(&["start", job.unit(), params.text("if_busy").unwrap_or_default(), &given]);
     let attempt = key.map(|key| Attempt { token: name.clone(), key, request });
-    let asked = Request { if_busy, origin: Origin::Token { name, request }, must_be_recorded: attempt.is_some() };
+    let asked =
+        Request { if_busy, origin: Origin::Token { name, request }, must_be_recorded: attempt.is_some(), inputs };
     to_the_end(async move {
         let jobs = state.jobs.clone();
         let start = async { Ok(answer(&jobs.start(&job, asked).await?)) };

@@ -4,6 +4,7 @@
 
 mod audit;
 mod authenticate;
+mod body;
 mod edge;
 mod error;
 mod format;
@@ -41,7 +42,7 @@ use crate::config::QueryTokens;
 use crate::jobs::Jobs;
 use crate::policy::{NameError, Policy};
 
-/// The largest body of a request. No endpoint takes one of any size yet; what is larger is no mistake but an attack.
+/// The largest body of a request: room for every input of a job, and what is larger is no mistake but an attack.
 const BODY_LIMIT: usize = 64 * 1024;
 
 /// What the handlers work with.

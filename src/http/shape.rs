@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::audit;
@@ -115,6 +115,7 @@ pub(super) struct Run<'a> {
     cpu_seconds: Option<f64>,
     memory_peak_bytes: Option<u64>,
     complete: bool,
+    inputs: &'a Map<String, Value>,
 }
 
 impl<'a> Run<'a> {
@@ -139,6 +140,7 @@ impl<'a> Run<'a> {
             cpu_seconds: ended.and_then(|ended| ended.cpu).map(|cpu| cpu.as_secs_f64()),
             memory_peak_bytes: ended.and_then(|ended| ended.memory_peak),
             complete: run.log.complete,
+            inputs: &run.inputs,
         }
     }
 }

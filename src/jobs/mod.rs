@@ -9,6 +9,7 @@ mod attempts;
 mod cursor;
 mod follow;
 mod history;
+mod input;
 mod instances;
 mod lines;
 mod live;
@@ -32,6 +33,7 @@ use self::instances::Instances;
 use self::lines::{Lines, Sources, Wanted};
 use self::live::Watcher;
 use self::registry::{Begun, Latest, Record, Registry, Settled};
+use crate::inputs::{self, Inputs, Values};
 use crate::journal::{self, FoundRun, Journal};
 use crate::policy::{AllowedJob, Policy};
 use crate::store;
@@ -43,6 +45,7 @@ pub use self::attempts::{Attempted, UnderWay};
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::follow::{Beginning, End, Event, Follower};
 pub use self::history::Recorder;
+pub use self::input::InputError;
 pub use self::live::Batch;
 pub use self::run::{Ended, Log, LogPlace, Origin, Phase, Run, RunId, RunResult};
 pub use self::run_log::{Part, RunLog};
@@ -77,6 +80,9 @@ pub enum Error {
     /// Too many new instances in an hour.
     #[error("too many new instances of templates in an hour; raise `jobs.instances_per_hour` if that is expected")]
     TooManyInstances(Duration),
+    /// The job can't be given what it was to be given.
+    #[error(transparent)]
+    Input(#[from] inputs::Error),
     /// The unit was not started.
     #[error(transparent)]
     Start(StartError),
@@ -103,7 +109,7 @@ pub enum IfBusy {
     /// Refuse.
     #[default]
     Reject,
-    /// Answer with the run that is there.
+    /// Answer with the run that is there, if it was given the same.
     Join,
     /// Have it run after those that wait for the job already.
     Queue,
@@ -118,6 +124,8 @@ pub struct Request {
     pub origin: Origin,
     /// Whether nothing is to be started that can't be recorded.
     pub must_be_recorded: bool,
+    /// What the run is given.
+    pub inputs: Values,
 }
 
 /// A start that came to a run.
@@ -158,6 +166,9 @@ pub struct Jobs {
     shelf: Shelf,
     registry: Arc<Registry>,
     instances: Arc<Mutex<Instances>>,
+    inputs: Inputs,
+    /// When the bridge began.
+    since: Timestamp,
     watcher: Arc<Watcher>,
     /// Runs of one job that may wait.
     queue_limit: usize,
@@ -201,14 +212,26 @@ impl Runs {
 impl Jobs {
     /// The jobs that `systemd` shows and `journal` has the logs of.
     ///
-    /// Without a running [`Recorder`] nothing is kept, and nothing that waits is started.
+    /// `inputs` are what jobs may be given. Without a running [`Recorder`] nothing is kept, and nothing that waits is started.
     #[must_use]
-    pub fn new(runs: Runs, systemd: Systemd, journal: Journal, limits: Limits) -> (Self, Recorder) {
+    pub fn new(runs: Runs, systemd: Systemd, journal: Journal, limits: Limits, inputs: Inputs) -> (Self, Recorder) {
         let instances = Arc::new(Mutex::new(Instances::new(limits.instances_per_hour)));
         let watcher = Arc::new(Watcher::new(journal.clone()));
         let (registry, history, shelf) = (runs.registry, History::default(), Shelf::default());
-        let (queue_limit, attempts) = (limits.queued_runs, Arc::default());
-        let jobs = Self { systemd, journal, history, shelf, registry, instances, watcher, queue_limit, attempts };
+        let (queue_limit, attempts, since) = (limits.queued_runs, Arc::default(), Timestamp::now());
+        let jobs = Self {
+            systemd,
+            journal,
+            history,
+            shelf,
+            registry,
+            instances,
+            inputs,
+            since,
+            watcher,
+            queue_limit,
+            attempts,
+        };
         (jobs.clone(), Recorder::new(jobs, runs.news))
     }
 
@@ -221,13 +244,15 @@ impl Jobs {
             let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
             instances.admit(job.unit(), Instant::now()).map_err(Error::TooManyInstances)?;
         }
-        let Request { if_busy, origin, must_be_recorded } = request;
-        let begun = match self.registry.begin(job, origin.clone()) {
+        let Request { if_busy, origin, must_be_recorded, inputs } = request;
+        let begun = match self.registry.begin(job, origin.clone(), &inputs) {
             Ok(begun) => begun,
             Err(active) => match if_busy {
-                IfBusy::Reject => return Err(Error::Busy(active.run())),
-                IfBusy::Join => return Ok(Start { run: active.run(), how: How::Joined }),
-                IfBusy::Queue => return self.enqueue(job, origin).await,
+                IfBusy::Join if self.has(&active, &inputs) => {
+                    return Ok(Start { run: active.run(), how: How::Joined });
+                }
+                IfBusy::Reject | IfBusy::Join => return Err(Error::Busy(active.run())),
+                IfBusy::Queue => return self.enqueue(job, origin, &inputs).await,
             },
         };
         let recorded = if must_be_recorded { Recorded::First } else { Recorded::Sometime };
@@ -244,7 +269,12 @@ impl Jobs {
         };
         match started {
             Ok(()) => Ok(Start { run: record.run(), how: How::Started }),
-            Err(Error::Busy(run)) if if_busy == IfBusy::Join => Ok(Start { run, how: How::Joined }),
+            Err(Error::Busy(run))
+                if if_busy == IfBusy::Join
+                    && self.registry.get(run.id).is_some_and(|active| self.has(&active, &inputs)) =>
+            {
+                Ok(Start { run, how: How::Joined })
+            }
             Err(error) => Err(error),
         }
     }
@@ -277,7 +307,7 @@ impl Jobs {
             }
             Ok(()) => {}
         }
-        let error = match self.systemd.start(&job).await {
+        let error = match self.systemd.start(&job, || begun.record.offer()).await {
             // systemd names a run a moment before it says when that began.
             Ok(_invocation) => {
                 let mut run = begun.record.watch();

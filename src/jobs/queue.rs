@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use super::registry::{Begun, QueueFull, Record};
 use super::run::{Ended, Origin, RunId, RunResult};
 use super::{Error, How, Jobs, Recorded, Start};
+use crate::inputs::Values;
 use crate::policy::AllowedJob;
 use crate::store::{self, Enqueued};
 use crate::systemd::Stopped;
@@ -20,8 +21,8 @@ const CANCELED: &str = "canceled";
 
 impl Jobs {
     /// Has a run wait for its job.
-    pub(super) async fn enqueue(&self, job: &AllowedJob, origin: Origin) -> Result<Start, Error> {
-        let waiting = self.registry.wait(job, origin, self.queue_limit);
+    pub(super) async fn enqueue(&self, job: &AllowedJob, origin: Origin, inputs: &Values) -> Result<Start, Error> {
+        let waiting = self.registry.wait(job, origin, inputs, self.queue_limit);
         let (record, before) = waiting.map_err(|QueueFull(most)| Error::QueueFull(most))?;
         if let Err(error) = self.keep_waiting(&record).await {
             self.registry.leave(&record);

@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use super::run::{Ended, Log, Origin, Phase, Run, RunId, RunResult, Running, verdict};
+use crate::inputs::Values;
 use crate::invocation::InvocationId;
 use crate::policy::{AllowedJob, JobName, NotAllowed, Policy};
 use crate::systemd::{ActiveState, UnitState, Usage};
@@ -29,6 +31,8 @@ pub(super) struct Record {
     /// Whether the bridge came to know of it only after its end. systemd's result does not tell then whether somebody
     /// stopped it.
     hearsay: Arc<AtomicBool>,
+    /// Whether systemd has been asked for it. Until then, what begins in its place was started by somebody else.
+    asked: Arc<AtomicBool>,
     news: News,
     pub(super) kept: Arc<Kept>,
 }
@@ -68,7 +72,8 @@ pub(super) enum Settled {
 impl Record {
     fn new(run: Run, news: News) -> Self {
         let run = Arc::new(watch::Sender::new(Arc::new(run)));
-        Self { run, settled: Arc::default(), hearsay: Arc::default(), news, kept: Arc::default() }
+        let (settled, hearsay, asked, kept) = Default::default();
+        Self { run, settled, hearsay, asked, news, kept }
     }
 
     /// Tells whoever keeps the history that there is something new of the run.
@@ -156,6 +161,23 @@ impl Record {
                 run.phase = Phase::Ended(Ended::new(None, RunResult::Lost, None));
             }
         });
+    }
+
+    /// systemd is about to be asked for the run, so it may have its inputs.
+    pub(super) fn offer(&self) {
+        self.asked.store(true, Ordering::Release);
+    }
+
+    /// What the run is given.
+    pub(super) fn given(&self) -> Map<String, Value> {
+        let run = self.run();
+        let is_of_run = self.asked.load(Ordering::Acquire) || run.phase == Phase::Queued;
+        if is_of_run { run.inputs.clone() } else { Map::new() }
+    }
+
+    /// Whether the store has told what it knows of the run from before the bridge began.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.kept.adopted.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_hearsay(&self) -> bool {
@@ -281,11 +303,11 @@ impl Registry {
         }
     }
 
-    /// Registers a run that is about to be asked for.
+    /// Registers a run that is about to be asked for, with its inputs.
     ///
     /// # Errors
     /// The run that is queued or running, or the next one that waits: of parallel starts exactly one passes here.
-    pub(super) fn begin(&self, job: &AllowedJob, origin: Origin) -> Result<Begun, Record> {
+    pub(super) fn begin(&self, job: &AllowedJob, origin: Origin, inputs: &Values) -> Result<Begun, Record> {
         let mut runs = self.lock();
         let before = runs.latest_of(job.unit()).cloned();
         if let Some(active) = before.as_ref().filter(|record| record.run().ended().is_none()) {
@@ -296,6 +318,7 @@ impl Registry {
             return Err(next.clone());
         }
         let run = Run::requested(RunId::generate(), job.clone(), origin, Timestamp::now());
+        let run = Run { inputs: inputs.to_json(), ..run };
         Ok(Begun { record: runs.insert(run, true), before })
     }
 
@@ -303,14 +326,20 @@ impl Registry {
     ///
     /// # Errors
     /// `most` wait already.
-    pub(super) fn wait(&self, job: &AllowedJob, origin: Origin, most: usize) -> Result<(Record, usize), QueueFull> {
+    pub(super) fn wait(
+        &self,
+        job: &AllowedJob,
+        origin: Origin,
+        inputs: &Values,
+        most: usize,
+    ) -> Result<(Record, usize), QueueFull> {
         let mut runs = self.lock();
         let before = runs.waiting.get(job.unit()).map_or(0, VecDeque::len);
         if before >= most {
             return Err(QueueFull(most));
         }
         let run = Run::requested(RunId::generate(), job.clone(), origin, Timestamp::now());
-        let record = runs.insert(run, false);
+        let record = runs.insert(Run { inputs: inputs.to_json(), ..run }, false);
         runs.waiting.entry(job.unit().to_owned()).or_default().push_back(record.run().id);
         Ok((record, before))
     }
@@ -408,6 +437,7 @@ impl Registry {
         let is_latest = runs.latest_of(run.job.unit()).is_none_or(|latest| latest.run().requested < run.requested);
         let is_over = run.ended().is_some();
         let record = runs.insert(run, is_latest);
+        record.offer();
         record.kept.adopted.store(true, Ordering::Relaxed);
         record.kept.recorded.store(true, Ordering::Relaxed);
         record.kept.examined.store(is_over, Ordering::Relaxed);
@@ -493,6 +523,7 @@ impl Runs {
         self.by_id.insert(id, record.clone());
         self.order.push_back(id);
         record.kept.recorded.store(true, Ordering::Relaxed);
+        record.offer();
         record.change(|known| {
             let phase = if recorded.ended().is_some() { recorded.phase.clone() } else { known.phase.clone() };
             *known = Run { started: known.started.or(recorded.started), phase, ..recorded };
@@ -509,6 +540,9 @@ impl Runs {
     ) -> Record {
         let phase = Phase::Running(Running { before: left_before(before, after), stopping: false });
         let latest = self.latest_of(job.unit()).cloned();
+        // systemd starts the job again by itself.
+        let again = latest.as_ref().filter(|record| before.active.is_running() && record.run().phase != Phase::Queued);
+        let inputs = again.map(Record::given).unwrap_or_default();
         if let Some(record) = latest {
             let run = record.run();
             match run.phase {
@@ -532,8 +566,10 @@ impl Runs {
         }
         let requested = after.started.unwrap_or_else(Timestamp::now);
         let id = RunId::of_invocation(invocation);
-        let run = Run { invocation: Some(invocation), phase, ..Run::requested(id, job, Origin::Systemd, requested) };
-        self.insert(run, true)
+        let run = Run::requested(id, job, Origin::Systemd, requested);
+        let record = self.insert(Run { invocation: Some(invocation), phase, inputs, ..run }, true);
+        record.offer();
+        record
     }
 
     /// Forgets the oldest ended runs that are not the newest of their job.
@@ -621,8 +657,12 @@ mod tests {
         Origin::Token { name: "ci".parse().unwrap(), request: uuid::Uuid::nil() }
     }
 
+    fn nothing(job: &AllowedJob) -> Values {
+        crate::inputs::Inputs::default().accept(job, &Map::new()).unwrap()
+    }
+
     fn begin(registry: &Registry, job: &AllowedJob) -> Begun {
-        registry.begin(job, origin()).map_err(|_| "busy").unwrap()
+        registry.begin(job, origin(), &nothing(job)).map_err(|_| "busy").unwrap()
     }
 
     fn state(active: ActiveState, invocation: u8) -> UnitState {
@@ -658,7 +698,7 @@ mod tests {
     fn of_two_starts_one_is_told_of_the_other() {
         let (registry, job) = registry();
         let first = begin(&registry, &job).record;
-        let busy = registry.begin(&job, origin()).map(|_| ()).unwrap_err();
+        let busy = registry.begin(&job, origin(), &nothing(&job)).map(|_| ()).unwrap_err();
         assert_eq!(busy.run().id, first.run().id);
     }
 
@@ -672,7 +712,7 @@ mod tests {
         assert_eq!(run.id, record.run().id);
         assert_eq!(run.invocation, InvocationId::from_bytes(&[7; 16]));
         assert_eq!(result(&run), "success");
-        assert!(registry.begin(&job, origin()).is_ok());
+        assert!(registry.begin(&job, origin(), &nothing(&job)).is_ok());
     }
 
     #[test]
@@ -681,7 +721,7 @@ mod tests {
         feed(&registry, &[state(ActiveState::Activating, 9)]);
         let run = latest(&registry, &job);
         assert_eq!(run.id.as_invocation(), run.invocation);
-        assert!(registry.begin(&job, origin()).is_err());
+        assert!(registry.begin(&job, origin(), &nothing(&job)).is_err());
     }
 
     #[test]

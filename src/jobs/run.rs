@@ -1,6 +1,7 @@
 //! A run: one invocation of a job, from the request to its verdict.
 
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 
 use crate::invocation::{InvocationId, MainExit};
 use crate::policy::AllowedJob;
@@ -50,6 +51,8 @@ pub struct Run {
     pub phase: Phase,
     /// Where its log is, and whether that is known to be whole.
     pub log: Log,
+    /// What it was given; empty if nothing was, or nobody asked the bridge for it.
+    pub inputs: Map<String, Value>,
 }
 
 impl Run {
@@ -58,18 +61,38 @@ impl Run {
         let log = Log { place: LogPlace::Journal, complete: false };
         // As the store keeps it, so that it is the same after a restart.
         let requested = Timestamp::from_microsecond(requested.as_microsecond()).unwrap_or(requested);
-        Self { id, job, origin, requested, invocation: None, started: None, phase: Phase::Queued, log }
+        Self {
+            id,
+            job,
+            origin,
+            requested,
+            invocation: None,
+            started: None,
+            phase: Phase::Queued,
+            log,
+            inputs: Map::new(),
+        }
     }
 
     /// A run as the store has it.
     pub(super) fn recorded(job: AllowedJob, row: store::Run) -> Self {
-        let store::Run { id, job: _, origin, requested, progress, log } = row;
+        let store::Run { id, job: _, origin, requested, progress, log, inputs } = row;
         let phase = match progress.phase {
             store::Phase::Queued => Phase::Queued,
             store::Phase::Running => Phase::Running(Running { before: None, stopping: false }),
             store::Phase::Ended(ended) => Phase::Ended(ended),
         };
-        Self { id, job, origin, requested, invocation: progress.invocation, started: progress.started, phase, log }
+        Self {
+            id,
+            job,
+            origin,
+            requested,
+            invocation: progress.invocation,
+            started: progress.started,
+            phase,
+            log,
+            inputs,
+        }
     }
 
     /// How far it has come, as the store keeps it.
@@ -91,6 +114,7 @@ impl Run {
             requested: self.requested,
             progress: self.progress(),
             log: self.log,
+            inputs: self.inputs.clone(),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row as _, SqliteConnection};
 use uuid::Uuid;
@@ -103,6 +104,8 @@ pub struct Run {
     pub progress: Progress,
     /// Its log.
     pub log: Log,
+    /// What it was given; empty if nothing was. It never changes.
+    pub inputs: Map<String, Value>,
 }
 
 impl Progress {
@@ -268,8 +271,8 @@ const UNENDED: &str = "SELECT * FROM runs WHERE phase <> 'ended' ORDER BY reques
 
 const INSERT: &str = "INSERT INTO runs (\
         id, invocation, started_at, phase, ended_at, result, exit_code, signal, cpu_usec, memory_peak, lost, \
-        job, started_by, request, requested_at, log, log_complete\
-    ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) ON CONFLICT (id) DO NOTHING";
+        job, started_by, request, requested_at, log, log_complete, inputs\
+    ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18) ON CONFLICT (id) DO NOTHING";
 
 const UPDATE: &str = "UPDATE runs SET \
     invocation = ?2, started_at = ?3, phase = ?4, ended_at = ?5, result = ?6, exit_code = ?7, signal = ?8, \
@@ -319,6 +322,7 @@ async fn insert(connection: &mut SqliteConnection, run: Run) -> Result<(), Error
         .bind(micros(run.requested))
         .bind(run.log.place.word())
         .bind(run.log.complete)
+        .bind((!run.inputs.is_empty()).then(|| Value::Object(run.inputs).to_string()))
         .execute(connection)
         .await?;
     Ok(())
@@ -368,6 +372,10 @@ impl FromRow<'_, SqliteRow> for Run {
                 phase,
             },
             log: Log { place, complete: row.try_get("log_complete")? },
+            inputs: match row.try_get::<Option<&str>, _>("inputs")? {
+                Some(text) => serde_json::from_str(text).map_err(foreign)?,
+                None => Map::new(),
+            },
         })
     }
 }

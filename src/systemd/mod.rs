@@ -166,6 +166,18 @@ impl Systemd {
         Ok(LogSettings::from_properties(&properties))
     }
 
+    /// The `LoadCredential=` lines of the job's unit, as pairs of a name and a path; `None` if systemd knows no such setting,
+    /// as before version 247. Loads the unit if systemd does not have it in memory.
+    ///
+    /// # Errors
+    /// [`Error`] if systemd refuses or cannot be reached.
+    pub async fn credentials(&self, job: &AllowedJob) -> Result<Option<Vec<(String, String)>>, Error> {
+        let reply = self.link.properties(job.unit()).await?;
+        let body = reply.body();
+        let properties: HashMap<&str, Variant<'_>> = body.deserialize().map_err(Error::Protocol)?;
+        Ok(properties.get("LoadCredential").map(pairs))
+    }
+
     /// What the newest run of the job's unit has used; `None` if systemd no longer has it in memory or it is not that run.
     ///
     /// # Errors
@@ -214,6 +226,19 @@ impl Systemd {
         }
         Ok(Arc::new(files))
     }
+}
+
+/// The texts of an array of pairs.
+fn pairs(value: &Variant<'_>) -> Vec<(String, String)> {
+    let Variant::Array(array) = value else { return Vec::new() };
+    let pair = |element: &Variant<'_>| match element {
+        Variant::Structure(fields) => match fields.fields() {
+            [Variant::Str(first), Variant::Str(second)] => Some((first.to_string(), second.to_string())),
+            _ => None,
+        },
+        _ => None,
+    };
+    array.inner().iter().filter_map(pair).collect()
 }
 
 /// `Description=` of a unit file, as far as it can be told without systemd: the last assignment, specifiers as they are.

@@ -120,14 +120,17 @@ impl Systemd {
     ///
     /// The caller makes sure that it does not start one unit twice at the same time.
     ///
+    /// `asking` is called when nothing runs yet and systemd is about to be asked: a run that began before is of somebody else.
+    ///
     /// # Errors
     /// [`StartError`] says why nothing runs.
-    pub async fn start(&self, job: &AllowedJob) -> Result<InvocationId, StartError> {
+    pub async fn start(&self, job: &AllowedJob, asking: impl FnOnce()) -> Result<InvocationId, StartError> {
         let unit = job.unit();
         let state = self.link.read(unit).await?;
         vet(unit, &state).await?;
         let session = self.link.connection_name();
         self.pin(unit).await?;
+        asking();
         match self.begin(unit, state.invocation).await {
             Err(StartError::Systemd(Error::Unreachable(gone))) => {
                 self.begin_anew(unit, state.invocation, session, gone).await

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderMap;
-use reqwest::{Client, Method, Response};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::Value;
 
 use crate::machine::Bed;
@@ -32,6 +32,12 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    async fn to(request: RequestBuilder) -> reqwest::Result<Self> {
+        let response = request.send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(Self { status, headers, body: response.bytes().await?.into() })
+    }
+
     pub(crate) fn json(&self) -> Value {
         let json = serde_json::from_slice(&self.body);
         assert!(json.is_ok(), "no JSON: {}", self.text());
@@ -99,10 +105,13 @@ impl Bridge {
     /// Sends a request; an error if no whole answer came.
     pub(crate) async fn try_send(&self, method: Method, path: &str, token: &str) -> reqwest::Result<Answer> {
         let request = self.client.request(method, format!("http://bridge{path}"));
-        let request = if token.is_empty() { request } else { request.bearer_auth(token) };
-        let response = request.send().await?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Answer { status, headers, body: response.bytes().await?.into() })
+        Answer::to(if token.is_empty() { request } else { request.bearer_auth(token) }).await
+    }
+
+    /// Sends a `POST` with a body and the token that may write.
+    pub(crate) async fn post_json(&self, path: &str, body: &Value) -> Answer {
+        let request = self.client.post(format!("http://bridge{path}")).bearer_auth(&self.writer).json(body);
+        Answer::to(request).await.expect("an answer")
     }
 
     /// Sends a start that may be sent again; an error if no whole answer came.

@@ -92,8 +92,12 @@ fn the_examples_of_the_package_are_without_fault() {
     assert_ne!(all_faults(&bed), []);
     bed.sh("rm /etc/systemd/system/ci-test-*; cp /usr/share/doc/ci-bridge/examples/*.service /etc/systemd/system/");
     bed.ok(["systemctl", "daemon-reload"]);
+    // The example says what to write into the configuration.
+    bed.sh("sed -n 's/^#   //p' '/etc/systemd/system/ci-test-deploy@.service' >>/etc/ci-bridge/config.toml");
     assert_eq!(all_faults(&bed), []);
-    assert!(bed.ok(["ci-bridge", "check"]).contains("ok    units: 2 jobs can be started"));
+    let said = bed.ok(["ci-bridge", "check"]);
+    assert!(said.contains("ok    units: 3 jobs can be started"), "{said}");
+    assert!(said.contains("ok    inputs: reach all jobs for which they are declared"), "{said}");
     // The instance by which the template is looked at was not started, and does not stay in systemd.
     assert_eq!(bed.ok(["systemctl", "list-units", "--all", "--plain", "--no-legend", "ci-test-build@*"]), "");
     assert_eq!(bed.ok(["journalctl", "--quiet", "--output=cat", "UNIT=ci-test-build@probe.service"]), "");
@@ -107,6 +111,22 @@ fn a_template_that_cannot_be_loaded_is_told() {
     bed.ok(["systemctl", "daemon-reload"]);
     let [fault] = faults(&bed, "unit ci-test-broken@.service").try_into().unwrap();
     assert!(fault.message.contains("has a bad unit file setting"), "{fault:?}");
+}
+
+#[test]
+#[ignore = "boots a bed: make test"]
+fn a_unit_that_does_not_ask_for_its_inputs_is_told_and_so_is_one_that_asks_for_others() {
+    let bed = configured(Plan::default());
+    add_job(&bed, "release", "ExecStart=/bin/cat ${CREDENTIALS_DIRECTORY}/version\n");
+    let settings = bed.read("/etc/ci-bridge/config.toml");
+    bed.write("/etc/ci-bridge/config.toml", &format!("{settings}\n[jobs.inputs.ci-test-release.version]\n"));
+    let lacks = "the unit lacks LoadCredential=version:/run/ci-bridge/inputs.sock";
+    assert_eq!(cured(&bed, "inputs of ci-test-release"), [("failure".to_owned(), lacks.to_owned())]);
+    // It is the unit of the bed that asks for what nobody has declared.
+    let [fault] = faults(&bed, "inputs of ci-test-deploy@").try_into().unwrap();
+    assert_eq!(fault.level, "warning");
+    assert!(fault.message.starts_with("the unit asks for version, which the settings don't declare"), "{fault:?}");
+    assert_eq!(fault.remedy.split_whitespace().nth(1), Some("[jobs.inputs.\"ci-test-deploy@\".version]"));
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod check;
 mod crashes;
 mod faults;
 mod follow;
+mod inputs;
 mod logs;
 mod machine;
 mod main_job;

@@ -23,6 +23,7 @@ mod edges;
 mod endings;
 mod events;
 mod follow;
+mod inputs;
 mod instances;
 mod names;
 mod outages;

@@ -26,7 +26,9 @@ async fn a_run_is_read_as_it_was_recorded() {
     let store = home.open().await;
     let by_systemd = Run { origin: Origin::Systemd, job: job("ci-test-nightly"), ..ended(2) };
     let instance = Run { job: job("ci-test-build@").with_instance("feature/a b").unwrap(), ..ended(3) };
-    let in_archive = Run { log: Log { place: LogPlace::Archive, complete: true }, ..ended(4) };
+    let inputs = serde_json::json!({"version": "v1.2 \"beta\"", "note": "two\nlines"});
+    let inputs = inputs.as_object().unwrap().clone();
+    let in_archive = Run { log: Log { place: LogPlace::Archive, complete: true }, inputs, ..ended(4) };
     // A clock that has not been set yet, and the largest numbers.
     let early = Run { requested: Timestamp::MIN, ..queued(5) };
     let killed = End {

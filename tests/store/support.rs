@@ -144,6 +144,7 @@ pub(crate) fn queued(seconds: i64) -> Run {
         requested: at(seconds),
         progress: Progress { invocation: None, started: None, phase: Phase::Queued },
         log: Log { place: LogPlace::Journal, complete: false },
+        inputs: serde_json::Map::new(),
     }
 }
 

@@ -14,6 +14,7 @@ use ci_bridge::auth::{Access, Keyring, Token, TokenHash};
 use ci_bridge::config::QueryTokens;
 use ci_bridge::http::Following;
 use ci_bridge::http::serve::{Bounds, Listener, serve};
+use ci_bridge::inputs::Inputs;
 use ci_bridge::jobs::{Archiver, Jobs, Limits as JobLimits, Runs};
 use ci_bridge::journal::Journal;
 use ci_bridge::lifecycle::StopOnDrop;
@@ -99,6 +100,7 @@ pub(crate) struct Setup {
     pub(crate) query_tokens: QueryTokens,
     pub(crate) instances_per_hour: usize,
     pub(crate) queued_runs: usize,
+    pub(crate) inputs: Inputs,
     pub(crate) header_timeout: Duration,
     pub(crate) connections: usize,
     pub(crate) write_stall: Duration,
@@ -119,6 +121,7 @@ impl Default for Setup {
             query_tokens: QueryTokens::Allow,
             instances_per_hour: 200,
             queued_runs: 3,
+            inputs: Inputs::default(),
             header_timeout: Duration::from_secs(10),
             connections: 512,
             write_stall: Duration::from_secs(30),
@@ -137,6 +140,7 @@ pub(crate) struct Bridge {
     pub(crate) tokens: Tokens,
     pub(crate) address: SocketAddr,
     pub(crate) view: Systemd,
+    pub(crate) jobs: Jobs,
     journal: Arc<JournalFiles>,
     keyring: Arc<ArcSwap<Keyring>>,
     stop: StopOnDrop,
@@ -184,7 +188,7 @@ impl Bridge {
         let files = Journal::new(vec![journal.directory().to_owned()]).with_socket(&journal.directory().join(JOURNALD));
         let limits = JobLimits { instances_per_hour: setup.instances_per_hour, queued_runs: setup.queued_runs };
         let archived_from = files.clone();
-        let (jobs, recorder) = Jobs::new(runs, view.clone(), files, limits);
+        let (jobs, recorder) = Jobs::new(runs, view.clone(), files, limits, setup.inputs);
         let (audit, auditor) = Audit::new();
         if setup.history {
             let store = Store::open(state.path()).await.unwrap().store;
@@ -228,12 +232,13 @@ impl Bridge {
             adopting.finish_adopted().await;
             adopting.archive_rest().await;
         });
+        let kept = jobs.clone();
         let keeping = tokio::spawn(async move {
             // What became of logs at the very end is kept too.
             tokio::join!(recorder.run(last.clone()), auditor.run(last));
-            jobs.close_history().await;
+            kept.close_history().await;
         });
-        Self { systemd, tokens, address, view, journal, keyring, stop: StopOnDrop(stop), state, keeping }
+        Self { systemd, tokens, address, view, jobs, journal, keyring, stop: StopOnDrop(stop), state, keeping }
     }
 
     /// Ends the bridge, and begins another one with the same systemd, journal and history.
@@ -352,6 +357,14 @@ impl Bridge {
     /// Sends `METHOD TARGET` with these headers.
     pub(crate) async fn call_with(&self, request: &str, headers: &[(&str, &str)]) -> Answer {
         exchange(self.address, head(request, headers).as_bytes()).await
+    }
+
+    /// Sends a request with a body, these headers, and a token that may do everything.
+    pub(crate) async fn call_with_body(&self, request: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let (bearer, length) = (format!("Bearer {}", self.tokens.writer), body.len().to_string());
+        let own = [("Authorization", bearer.as_str()), ("Content-Length", length.as_str())];
+        let head = head(request, &[&own, headers].concat());
+        exchange(self.address, format!("{head}{body}").as_bytes()).await
     }
 
     /// Sends `GET TARGET` with a token that may read, and these headers; returns when the head of the answer is there.

@@ -5,6 +5,7 @@
 
 mod drop_in;
 mod finding;
+mod inputs;
 mod journald;
 mod lines;
 mod probe;
@@ -60,9 +61,10 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<bool> {
         findings.extend(tokens(&args.files.below_root(&settings.tokens_file)));
         findings.push(rule(&args.files, policy)?);
         findings.extend(Configuration::read(&args.files, "")?.findings(&args.files)?);
-        let (of_units, jobs) = unit_files::run(policy);
-        findings.extend(of_units);
-        findings.extend(lines::run(policy, &args.files, &jobs)?);
+        let units = unit_files::run(policy);
+        findings.extend(units.findings);
+        findings.extend(inputs::run(&settings.jobs.inputs, &units.loaded));
+        findings.extend(lines::run(policy, &args.files, &units.jobs)?);
         findings.extend(probed(&args.files)?);
         findings
     };

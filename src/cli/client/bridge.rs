@@ -141,7 +141,17 @@ impl Bridge {
     }
 
     pub(super) async fn get(&self, path: &[&str], query: Query<'_>) -> Result<Response, CallError> {
-        self.call(Method::GET, path, query).await
+        self.call(Method::GET, path, query, None).await
+    }
+
+    /// Starts a job.
+    pub(super) async fn start(
+        &self,
+        target: &Target,
+        query: Query<'_>,
+        body: Option<&Value>,
+    ) -> Result<Response, CallError> {
+        self.call_job(Method::POST, target, None, query, body).await
     }
 
     /// A call about a job.
@@ -152,13 +162,30 @@ impl Bridge {
         what: Option<&str>,
         query: Query<'_>,
     ) -> Result<Response, CallError> {
+        self.call_job(method, target, what, query, None).await
+    }
+
+    async fn call_job(
+        &self,
+        method: Method,
+        target: &Target,
+        what: Option<&str>,
+        query: Query<'_>,
+        body: Option<&Value>,
+    ) -> Result<Response, CallError> {
         let path: Vec<&str> = ["job", target.job.as_str()].into_iter().chain(what).collect();
         let instance = target.instance.as_deref().map(|instance| ("instance", instance));
         let query: Vec<_> = instance.into_iter().chain(query.iter().copied()).collect();
-        self.call(method, &path, &query).await
+        self.call(method, &path, &query, body).await
     }
 
-    async fn call(&self, method: Method, path: &[&str], query: Query<'_>) -> Result<Response, CallError> {
+    async fn call(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: Query<'_>,
+        body: Option<&Value>,
+    ) -> Result<Response, CallError> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("api").extend(path);
@@ -167,6 +194,10 @@ impl Bridge {
             url.query_pairs_mut().extend_pairs(query);
         }
         let request = self.http.request(method, url).bearer_auth(self.token.expose_secret());
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
         let response = request.send().await.map_err(|source| self.unreachable(source))?;
         if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
     }

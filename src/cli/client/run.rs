@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context, bail};
 use reqwest::{Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::bridge::{Bridge, Server, Target};
@@ -30,7 +30,11 @@ pub(in crate::cli) struct Args {
     #[command(flatten)]
     target: Target,
 
-    /// If the job runs already, follow that run; Ctrl-C then leaves it running
+    /// Give the job this input; may be repeated
+    #[arg(long = "input", value_name = "NAME=VALUE", value_parser = input)]
+    inputs: Vec<(String, String)>,
+
+    /// If the job runs already with the same inputs, follow that run; Ctrl-C then leaves it running
     #[arg(long)]
     join: bool,
 
@@ -47,16 +51,35 @@ Examples:
   export CI_BRIDGE_URL=https://ci.example.com CI_TOKEN=cib_rw_...
   ci-bridge run ci-test-hello
   ci-bridge run ci-test-build@ --instance feature/login-form
+  ci-bridge run ci-test-deploy@ --instance staging --input version=v1.2
   ci-bridge run ci-test-hello --join --json | jq -r .result";
 
+/// Reads `NAME=VALUE`; what may stand there is the bridge's to say.
+fn input(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// The body of a start; `None` if the job is given nothing.
+fn body(inputs: &[(String, String)]) -> anyhow::Result<Option<Value>> {
+    let mut members = Map::new();
+    for (name, value) in inputs {
+        if members.insert(name.clone(), Value::from(value.as_str())).is_some() {
+            bail!("the input `{name}` is given twice");
+        }
+    }
+    Ok((!members.is_empty()).then(|| json!({ "inputs": members })))
+}
+
 pub(super) async fn run(args: &Args) -> anyhow::Result<u8> {
+    let body = body(&args.inputs)?;
     let bridge = Bridge::new(&args.server)?;
     // Before the start: from then on Ctrl-C must reach the job.
     let mut interrupts = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
     let [Ok(interrupt), Ok(terminate)] = &mut interrupts else { bail!("failed to wait for Ctrl-C") };
 
     let query = if args.join { [("if_busy", "join")].as_slice() } else { &[] };
-    let answer = bridge.of_job(Method::POST, &args.target, None, query).await?;
+    let answer = bridge.start(&args.target, query, body.as_ref()).await?;
     let joined = answer.status() == StatusCode::OK;
     let started = bridge.json(answer).await?;
     let text = |pointer| started.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
@@ -130,9 +153,18 @@ pub(super) fn conclude(verdict: &Value) -> (u8, String) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+
+    #[test]
+    fn an_input_is_a_name_and_the_rest() {
+        let inputs = ["version=v1.2", "note=a=b", "empty="].map(|text| input(text).unwrap());
+        let expected = json!({"inputs": {"version": "v1.2", "note": "a=b", "empty": ""}});
+        assert_eq!(body(&inputs).unwrap(), Some(expected));
+        assert_eq!(body(&[]).unwrap(), None);
+        assert!(input("version").is_err());
+        let twice = ["a=1", "a=2"].map(|text| input(text).unwrap());
+        assert_eq!(body(&twice).unwrap_err().to_string(), "the input `a` is given twice");
+    }
 
     #[test]
     fn a_failed_job_is_never_a_success() {

@@ -36,15 +36,13 @@ pub(crate) enum Taken {
 impl Machine {
     pub(super) fn new(units: Vec<Unit>) -> Self {
         let units = units.into_iter().map(|unit| (unit.name.clone(), unit)).collect();
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
-        let clock = u64::try_from(clock).unwrap();
         Self {
             units,
             subscribers: BTreeSet::new(),
             outbox: Vec::new(),
             jobs: 0,
             runs: 0,
-            clock,
+            clock: 0,
             after_list: None,
             last_start: None,
             is_leaving: false,
@@ -63,8 +61,10 @@ impl Machine {
         self.units.get_mut(name).unwrap_or_else(|| panic!("there is no unit {name}"))
     }
 
+    /// The time, later than any time before.
     fn now(&mut self) -> u64 {
-        self.clock += 1000;
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
+        self.clock = u64::try_from(time).unwrap().max(self.clock + 1);
         self.clock
     }
 

@@ -126,3 +126,17 @@ async fn a_request_that_was_never_answered_is_answered_by_the_next_bridge() {
     assert_eq!(run(&start(&bridge, "k").await), run(&again));
     assert_eq!(bridge.systemd.count("StartUnit"), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_systemd_never_replies_to_is_the_run_that_it_began() {
+    let bridge = Bridge::new(vec![Unit::job(JOB)]).await;
+    bridge.systemd.act(|machine| machine.forget_reply()).await;
+    // Takes as long as a caller has to wait: ten seconds.
+    let first = start(&bridge, "k").await;
+    assert_eq!((first.status, &first.json()["run"]["state"]), (202, &json!("running")));
+    assert_eq!(run(&start(&bridge, "k").await), run(&first));
+    bridge.systemd.end(JOB, Exit::Code(4)).await;
+    let ended = bridge.ended(JOB, run(&first)).await;
+    assert_eq!((&ended["result"], &ended["exit_code"]), (&json!("exit-code"), &json!(4)));
+    assert_eq!(bridge.systemd.count("StartUnit"), 1);
+}

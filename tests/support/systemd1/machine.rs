@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use zbus::message::Type;
 use zbus::{DynamicType, Message};
 
 use super::unit::{Exit, Start, Stop, Unit, job_path};
@@ -24,6 +25,8 @@ pub(crate) struct Machine {
     /// Whether the next start finds systemd about to execute itself anew, and if so whether it is still taken.
     last_start: Option<Taken>,
     is_leaving: bool,
+    /// Whether the next start gets no reply, though it is carried out.
+    is_mute: bool,
 }
 
 /// What becomes of the last call before systemd executes itself anew.
@@ -46,6 +49,7 @@ impl Machine {
             after_list: None,
             last_start: None,
             is_leaving: false,
+            is_mute: false,
         }
     }
 
@@ -103,6 +107,9 @@ impl Machine {
                 if last != Some(Taken::No) {
                     self.start(call, unit);
                 }
+                if std::mem::take(&mut self.is_mute) {
+                    self.outbox.retain(|message| message.message_type() != Type::MethodReturn);
+                }
                 self.is_leaving = last.is_some();
             }
             "StopUnit" => self.stop(call, unit),
@@ -148,6 +155,11 @@ impl Machine {
     /// Has systemd execute itself anew at the next start, which gets no reply.
     pub(crate) fn leave_at_start(&mut self, taken: Taken) {
         self.last_start = Some(taken);
+    }
+
+    /// Has the next start get no reply.
+    pub(crate) fn forget_reply(&mut self) {
+        self.is_mute = true;
     }
 
     /// Whether systemd is about to execute itself anew; what it has not sent yet is then lost.

@@ -24,7 +24,7 @@ const PARTS: [Part; 16] = [
     ("telemetry", &[], &IMPURE),
     ("runners", &["config", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("journal", &["invocation", "policy", "telemetry"], &IMPURE),
-    ("store", &["auth", "invocation", "policy", "run"], &["axum", "hyper", "zbus"]),
+    ("store", &["auth", "invocation", "policy", "run", "runners"], &["axum", "hyper", "zbus"]),
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),
     ("jobs", &["invocation", "journal", "policy", "run", "systemd", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("http", &["auth", "config", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),

@@ -4,11 +4,13 @@
 //! is in [`transitions`], and what part of a time they were online in [`uptime`]. Deliberately absent: where any of this is
 //! kept, who is told of it, and when the next poll is.
 
+mod identity;
 mod poll;
 mod seen;
 pub mod transitions;
 pub mod uptime;
 
+pub use self::identity::RunnerId;
 pub use self::poll::{Poll, PollError, Quota};
 pub use self::seen::{ExternalId, Kind, Provider, Seen};
 pub use crate::config::{NotASourceName, SourceName};

@@ -16,11 +16,13 @@
 //! * Adapters: [`systemd`] talks to PID 1 and mirrors the states of units, [`journal`] reads what they wrote. Neither
 //!   knows of the other. [`store`] keeps what became of runs, and knows of neither.
 //! * [`runners`] reads the lists of runners of GitHub and GitLab, and knows of no job.
+//! * [`alerts`] tells others of what happened, out of the outbox of [`store`].
 //! * [`jobs`] joins the two in the use cases; [`http`] and [`cli`] are the ways in.
 //! * [`app`] puts the daemon together, [`lifecycle`] keeps it running, [`telemetry`] is its own log.
 //!
 //! Absent: running commands, and any question to the journal but the one for a run of an allowed job.
 //! `docs/architecture.md` has the invariants, and walks through a start and a log request.
+pub mod alerts;
 pub mod app;
 pub mod auth;
 pub mod cli;

@@ -358,6 +358,22 @@ fn the_table_of_the_lists_of_runners_has_each_key() {
 }
 
 #[test]
+fn the_table_of_alerts_has_each_key() {
+    let page = Page::read("docs/operations.md");
+    let documented: BTreeSet<_> =
+        page.table("| key of an alert |").iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    let prefixes = "jobs.prefixes = [\"ci-test-\"]\n";
+    let text = format!("{prefixes}[[alerts]]\nname = \"a\"\nurl = \"https://a.example\"\nqqq = 1\n");
+    let fault = Settings::parse(&text).unwrap_err().to_string();
+    let (_, known) = fault.split_once("the keys here are ").expect(&fault);
+    let known: BTreeSet<_> = known.split(", ").map(|key| key.trim_matches('`').replace("alerts.", "")).collect();
+    assert_eq!(documented, known);
+    let block = page.blocks().into_iter().find(|block| block.lines.contains(&"[[alerts]]")).unwrap();
+    let settings = Settings::parse(&format!("{prefixes}{}\n", block.lines.join("\n"))).unwrap();
+    assert_eq!(settings.alerts.len(), 2);
+}
+
+#[test]
 fn every_endpoint_is_documented_with_its_parameters() {
     let index = fs::read_to_string(Path::new(ROOT).join("src/http/mod.rs")).unwrap();
     let page = Page::read("docs/api.md");

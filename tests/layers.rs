@@ -14,7 +14,7 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 16] = [
+const PARTS: [Part; 17] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
@@ -25,6 +25,7 @@ const PARTS: [Part; 16] = [
     ("runners", &["config", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("journal", &["invocation", "policy", "telemetry"], &IMPURE),
     ("store", &["auth", "invocation", "policy", "run", "runners"], &["axum", "hyper", "zbus"]),
+    ("alerts", &["config", "policy", "run", "runners", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),
     ("jobs", &["invocation", "journal", "policy", "run", "systemd", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("http", &["auth", "config", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),

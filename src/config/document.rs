@@ -215,6 +215,11 @@ impl<'d> Value<'d> {
         })
     }
 
+    /// Whether it is `true`.
+    pub(crate) fn boolean(&self) -> Result<bool, Fault> {
+        self.content.get_ref().as_bool().ok_or_else(|| self.expected("`true` or `false`"))
+    }
+
     /// The moment, written as a TOML date-time with its offset or as the same in quotes.
     pub(crate) fn moment(&self) -> Result<Timestamp, Fault> {
         let text = match self.content.get_ref() {

@@ -3,6 +3,7 @@
 //! Parsing is a function of the text; only [`Settings::load`] reads a file. A key that is not known is refused, so that
 //! a misspelt one never counts as absent. Deliberately absent: environment variables, includes and secrets.
 
+mod alerts;
 mod api_url;
 mod document;
 mod duration;
@@ -15,6 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::alerts::{Alert, AlertEvent, AlertFormat, JobPattern};
 pub use self::api_url::{ApiUrl, NotAnApiUrl};
 pub use self::document::Fault;
 use self::document::Value;
@@ -111,6 +113,8 @@ pub struct Settings {
     pub limits: Limits,
     /// The lists of runners that are watched, each with its own name: first those of GitHub, then those of GitLab.
     pub runners: Vec<RunnerSource>,
+    /// Who is told when something happens, each with its own name.
+    pub alerts: Vec<Alert>,
 }
 
 /// The section `[jobs]`.
@@ -159,6 +163,7 @@ impl Settings {
         let instances_per_hour = number(&jobs, "instances_per_hour", 200, 1_000_000)?;
         let limits = limits(&root.section("limits")?)?;
         let runners = runners::runners(&root)?;
+        let alerts = alerts::alerts(&root)?;
 
         document.refuse_unknown()?;
         let prefixes = prefixes
@@ -171,6 +176,7 @@ impl Settings {
             jobs: Jobs { policy: Policy::new(prefixes), instances_per_hour },
             limits,
             runners,
+            alerts,
         })
     }
 }

@@ -48,6 +48,7 @@ fn every_key_is_read() {
         },
         limits: Limits { max_connections: 100, max_streams: 50, header_timeout: Duration::from_secs(5) },
         runners: Vec::new(),
+        alerts: Vec::new(),
     };
     assert_eq!(settings, expected);
 }

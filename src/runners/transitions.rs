@@ -13,20 +13,13 @@ use jiff::Timestamp;
 
 use super::uptime::{Entry, State};
 use super::{ExternalId, Seen};
-
-/// How long a runner has to be seen in its new state before anybody is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Grace {
-    /// So many polls in a row; the next one is told. 0 tells at once.
-    Polls(u32),
-    /// So much time since the first of these polls.
-    Time(Duration),
-}
+use crate::config::Grace;
 
 /// How a source is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// When a changed state is told.
+    /// How long a runner has to be seen in its new state before anybody is told. With polls, the next one after so many
+    /// is told; with a time, the first one when it has passed since the first of them.
     pub grace: Grace,
     /// Whether runners that take one job only are passed over. Each of them comes and goes with its job.
     pub ignore_ephemeral: bool,
@@ -170,8 +163,8 @@ pub struct Transition {
     pub at: Timestamp,
     /// The runner before; `None` if it was created.
     pub before: Option<Known>,
-    /// The runner now; `None` if it was removed.
-    pub after: Option<Known>,
+    /// The runner now, or what was last known of it if it was removed.
+    pub after: Known,
 }
 
 /// What follows from a poll.
@@ -207,10 +200,11 @@ pub fn evaluate(known: &Fleet, seen: &[Seen], at: Timestamp, baseline: bool, opt
                 continue;
             }
             let entry = before.entry.next(at, State::Removed).unwrap_or(before.entry);
-            outcome.changed.push(Known { entry, missing: false, ..before.clone() });
+            let removed = Known { entry, missing: false, ..before.clone() };
             if !ignored(&before.seen) {
-                outcome.tell(Turn::Removed, at, Some(before), None);
+                outcome.tell(Turn::Removed, at, Some(before), &removed);
             }
+            outcome.changed.push(removed);
             continue;
         };
         if before.stays(seen) {
@@ -219,10 +213,10 @@ pub fn evaluate(known: &Fleet, seen: &[Seen], at: Timestamp, baseline: bool, opt
         let (after, confirmed) = before.see(seen, at, options.grace);
         if confirmed {
             let turn = if after.confirmed == Some(true) { Turn::Online } else { Turn::Offline };
-            outcome.tell(turn, at, Some(before), Some(&after));
+            outcome.tell(turn, at, Some(before), &after);
         }
         if after.changes.flapping && !before.changes.flapping {
-            outcome.tell(Turn::Flapping, at, Some(before), Some(&after));
+            outcome.tell(Turn::Flapping, at, Some(before), &after);
         }
         outcome.changed.push(after);
     }
@@ -233,7 +227,7 @@ pub fn evaluate(known: &Fleet, seen: &[Seen], at: Timestamp, baseline: bool, opt
         }
         let new = Known::new(seen, at, former);
         if !baseline {
-            outcome.tell(Turn::Created, at, None, Some(&new));
+            outcome.tell(Turn::Created, at, None, &new);
         }
         outcome.changed.push(new);
     }
@@ -241,8 +235,8 @@ pub fn evaluate(known: &Fleet, seen: &[Seen], at: Timestamp, baseline: bool, opt
 }
 
 impl Outcome {
-    fn tell(&mut self, turn: Turn, at: Timestamp, before: Option<&Known>, after: Option<&Known>) {
-        self.transitions.push(Transition { turn, at, before: before.cloned(), after: after.cloned() });
+    fn tell(&mut self, turn: Turn, at: Timestamp, before: Option<&Known>, after: &Known) {
+        self.transitions.push(Transition { turn, at, before: before.cloned(), after: after.clone() });
     }
 }
 

@@ -84,9 +84,9 @@ fn state(known: &Known) -> String {
 
 fn told(transition: &Transition) -> String {
     let Transition { turn, before, after, .. } = transition;
-    let id = before.as_ref().or(after.as_ref()).unwrap().seen.external_id.clone();
-    let states = [before, after].map(|known| known.as_ref().map_or("–".to_owned(), state));
-    format!("{turn:?} {id}: {}", states.join(" → "))
+    let states = [before.as_ref(), Some(after).filter(|after| after.is_present())];
+    let states = states.map(|known| known.map_or("–".to_owned(), state));
+    format!("{turn:?} {}: {}", after.seen.external_id, states.join(" → "))
 }
 
 /// Polls a runner `a` as `seen` says (`u` up, `d` down, `?` unknown, `-` absent), and compares what is told and its state

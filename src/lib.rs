@@ -16,7 +16,8 @@
 //! * Adapters: [`systemd`] talks to PID 1 and mirrors the states of units, [`journal`] reads what they wrote. Neither
 //!   knows of the other. [`store`] keeps what became of runs, and knows of neither.
 //! * [`runners`] reads the lists of runners of GitHub and GitLab, and knows of no job.
-//! * [`alerts`] tells others of what happened, out of the outbox of [`store`].
+//! * [`alerts`] tells others of what happened, out of the outbox of [`store`]; [`fleet`] makes history and alerts of the
+//!   polls of [`runners`].
 //! * [`jobs`] joins the two in the use cases; [`http`] and [`cli`] are the ways in.
 //! * [`app`] puts the daemon together, [`lifecycle`] keeps it running, [`telemetry`] is its own log.
 //!
@@ -27,6 +28,7 @@ pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod fleet;
 pub mod http;
 pub mod invocation;
 pub mod jobs;

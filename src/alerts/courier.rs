@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::guard::{Guard, Refusal};
 use super::{Alerts, Error, Target};
 use crate::config::AlertFormat;
+use crate::runners::poller::chance;
 use crate::runners::uptime::later;
 use crate::store::{self, Attempted, DeliveryRecord, Store};
 use crate::telemetry::Chain;
@@ -240,11 +241,6 @@ impl From<reqwest::Error> for Fault {
 
 fn header(text: &str) -> Result<HeaderValue, Fault> {
     text.parse().map_err(|_| Fault::Unsendable)
-}
-
-/// A number from 0 to 1.
-fn chance() -> f64 {
-    getrandom::u32().map_or(0.0, |number| f64::from(number) / f64::from(u32::MAX))
 }
 
 /// The time that `Retry-After` means, at most a day from now: seconds, or a date (RFC 9110, 10.2.3).

@@ -6,6 +6,7 @@
 
 mod identity;
 mod poll;
+pub mod poller;
 mod seen;
 pub mod transitions;
 pub mod uptime;

@@ -26,7 +26,7 @@ const PARTS: [Part; 18] = [
     ("journal", &["invocation", "policy", "telemetry"], &IMPURE),
     ("store", &["auth", "invocation", "policy", "run", "runners"], &["axum", "hyper", "zbus"]),
     ("alerts", &["config", "policy", "run", "runners", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
-    ("fleet", &["alerts", "runners", "store"], &["axum", "hyper", "sqlx", "zbus"]),
+    ("fleet", &["alerts", "config", "runners", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),
     ("jobs", &["invocation", "journal", "policy", "run", "systemd", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("http", &["auth", "config", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),

@@ -97,7 +97,8 @@ impl Courier {
     pub async fn run(mut self, wake: Arc<Notify>, stop: CancellationToken) {
         let work = async {
             loop {
-                // Before looking, so that nothing is missed that comes in between.
+                // Before looking, so that nothing is missed that comes in between: it counts from here on, as tokio says of
+                // `notify_waiters`.
                 let woken = wake.notified();
                 let pause = match self.deliver(Timestamp::now()).await {
                     Ok(Round { next: None, .. }) => None,

@@ -64,6 +64,11 @@ pub struct RunnerSource {
     pub interval: Duration,
     /// How long a runner must be in another state before that counts. Default: 3 polls.
     pub grace: Grace,
+    /// Whether runners that take one job only are watched. Default: yes.
+    pub ephemeral: bool,
+    /// Whether a list that has lost half of its runners at once, and five or more, is believed only when the next poll
+    /// says the same. Default: yes.
+    pub doubt_mass_removal: bool,
     /// The time for one answer of the service. Default: 30 s, 1 s to 5 min.
     pub timeout: Duration,
     /// Which list it is.
@@ -204,11 +209,13 @@ impl Service {
         let interval = length(section, "interval", 60, 10, 3600)?;
         let timeout = length(section, "timeout", 30, 1, 300)?;
         let grace = grace(section)?;
+        let ephemeral = section.get("ephemeral").map_or(Ok(true), |value| value.boolean())?;
+        let doubt_mass_removal = section.get("doubt_mass_removal").map_or(Ok(true), |value| value.boolean())?;
         let list = match self {
             Self::GitHub => github(section)?,
             Self::GitLab => gitlab(section)?,
         };
-        Ok(RunnerSource { name, api, interval, grace, timeout, list })
+        Ok(RunnerSource { name, api, interval, grace, ephemeral, doubt_mass_removal, timeout, list })
     }
 }
 
@@ -407,6 +414,8 @@ mod tests {
                 api: "https://api.github.com".parse().unwrap(),
                 interval: Duration::from_mins(1),
                 grace: Grace::Polls(3),
+                ephemeral: true,
+                doubt_mass_removal: true,
                 timeout: Duration::from_secs(30),
                 list: RunnerList::GitHub {
                     scope: GitHubScope::Organization("acme".to_owned()),
@@ -419,6 +428,8 @@ mod tests {
                 api: "https://gitlab.com/api/v4".parse().unwrap(),
                 interval: Duration::from_mins(1),
                 grace: Grace::Polls(3),
+                ephemeral: true,
+                doubt_mass_removal: true,
                 timeout: Duration::from_secs(30),
                 list: RunnerList::GitLab {
                     scope: GitLabScope::Owned,

@@ -5,17 +5,23 @@
 //! poll that was recorded: nothing is told twice under different ids, and nothing is left out. If it can't be recorded,
 //! the poll has not happened.
 //!
-//! Absent: how a source is read, and when.
+//! Absent: how a source is read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::alerts::{Alerts, Event, SourceEvent, Told, WatchedSource};
+use crate::config::{GitHubScope, GitLabScope, RunnerList, RunnerSource};
+use crate::runners::poller::{Pace, Trigger};
 use crate::runners::transitions::{Fleet, Known, Options, Outcome, evaluate, silence};
 use crate::runners::uptime::later;
 use crate::runners::{Poll, PollError, Provider, Seen, SourceName};
 use crate::store::{Error, Heard, Recorded, SourceRecord, Store};
+use crate::telemetry::Chain;
 
 /// So many intervals without a list, and nothing is known any more.
 const INTERVALS_TO_SILENCE: u32 = 3;
@@ -38,6 +44,42 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// The source as the administrator describes it.
+    #[must_use]
+    pub fn of(source: &RunnerSource) -> Self {
+        let (provider, place) = match &source.list {
+            RunnerList::GitHub { scope, .. } => {
+                let place = match scope {
+                    GitHubScope::Repository { owner, name } => format!("repo: {owner}/{name}"),
+                    GitHubScope::Organization(name) => format!("org: {name}"),
+                    GitHubScope::Enterprise(name) => format!("enterprise: {name}"),
+                };
+                (Provider::GitHub, place)
+            }
+            RunnerList::GitLab { scope, .. } => {
+                let place = match scope {
+                    GitLabScope::Instance => "instance".to_owned(),
+                    GitLabScope::Owned => "owned".to_owned(),
+                    GitLabScope::Group(name) => format!("group: {name}"),
+                    GitLabScope::Project(name) => format!("project: {name}"),
+                };
+                (Provider::GitLab, place)
+            }
+        };
+        Self {
+            name: source.name.clone(),
+            provider,
+            set: format!("{place}; {provider}: {}", source.api),
+            interval: source.interval,
+            timeout: source.timeout,
+            options: Options {
+                grace: source.grace,
+                ignore_ephemeral: !source.ephemeral,
+                doubt_mass_removal: source.doubt_mass_removal,
+            },
+        }
+    }
+
     /// How long nothing may be heard before the states of the runners are unknown.
     fn longest_gap(&self) -> Duration {
         self.interval * INTERVALS_TO_SILENCE + self.timeout
@@ -80,6 +122,39 @@ impl Watch {
         let record = store.source(&watched.name).await?;
         let known = store.fleet(&watched.name).await?;
         Ok(Self { watched, store: store.clone(), record, known })
+    }
+
+    /// Polls by `read` at the interval of the source and whenever `trigger` is pulled, until `stop`, and takes what comes.
+    /// Whoever waits for `wake` is told when there is something to be sent.
+    ///
+    /// What can't be recorded is told in the bridge's own log. A poll that is under way at `stop` is dropped, but not what
+    /// is being recorded.
+    pub async fn run(
+        mut self,
+        mut read: impl AsyncFnMut() -> Poll,
+        alerts: Arc<Alerts>,
+        wake: Arc<Notify>,
+        trigger: Trigger,
+        stop: CancellationToken,
+    ) {
+        let work = async {
+            let mut pace = Pace::new(self.watched.interval, trigger);
+            loop {
+                let poll = read().await;
+                match self.take(&poll, &alerts).await {
+                    Ok(taken) if taken.deliveries > 0 => wake.notify_waiters(),
+                    Ok(_) => {}
+                    Err(error) => {
+                        log::error!("a poll of `{}` cannot be recorded: {}", self.watched.name, Chain(&error));
+                    }
+                }
+                pace.next(poll.not_before).await;
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
     }
 
     /// Records what follows from a poll, and what `alerts` have to tell of it.

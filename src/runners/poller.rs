@@ -8,7 +8,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// The share of the interval by which a poll comes earlier at most, so that several sources don't come together for ever.
 const JITTER: f64 = 0.1;
@@ -24,32 +23,31 @@ impl Trigger {
     }
 }
 
-/// Polls at `interval` and whenever `trigger` is pulled, until `stop`; the first time at once.
-///
-/// `poll` does it, and says before which time another one makes no sense; not even a trigger has one begin earlier. The
-/// interval is one of the monotonic clock, whatever becomes of the time of day. A poll that is under way at `stop` is
-/// dropped.
-pub async fn run(
+/// The times of the polls of one source. The first is at once.
+#[derive(Debug)]
+pub struct Pace {
     interval: Duration,
     trigger: Trigger,
-    stop: CancellationToken,
-    mut poll: impl AsyncFnMut() -> Option<Timestamp>,
-) {
-    let work = async {
-        loop {
-            let begun = Instant::now();
-            let not_before = poll().await;
-            let wait =
-                not_before.map(|time| Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default());
-            let earliest = Instant::now() + wait.unwrap_or_default();
-            let next = begun + interval.mul_f64(1.0 - JITTER * chance());
-            let _ = tokio::time::timeout_at(next, trigger.0.notified()).await;
-            tokio::time::sleep_until(earliest).await;
-        }
-    };
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = work => {}
+    begun: Instant,
+}
+
+impl Pace {
+    /// Polls at `interval`, and whenever `trigger` is pulled.
+    ///
+    /// The interval is one of the monotonic clock, whatever becomes of the time of day.
+    #[must_use]
+    pub fn new(interval: Duration, trigger: Trigger) -> Self {
+        Self { interval, trigger, begun: Instant::now() }
+    }
+
+    /// Returns when the next poll is to begin. Not even a trigger has one begin before `not_before`.
+    pub async fn next(&mut self, not_before: Option<Timestamp>) {
+        let wait = not_before.map(|time| Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or_default());
+        let earliest = Instant::now() + wait.unwrap_or_default();
+        let next = self.begun + self.interval.mul_f64(1.0 - JITTER * chance());
+        let _ = tokio::time::timeout_at(next, self.trigger.0.notified()).await;
+        tokio::time::sleep_until(earliest).await;
+        self.begun = Instant::now();
     }
 }
 
@@ -60,104 +58,64 @@ pub(crate) fn chance() -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::mpsc;
-    use tokio::task::JoinHandle;
-
     use super::*;
 
     const MINUTE: Duration = Duration::from_mins(1);
+    /// The timer has the resolution of a millisecond.
+    const TICK: Duration = Duration::from_millis(2);
 
-    /// A poller whose polls take as long, and end as, a test says.
-    struct Polled {
-        began: mpsc::UnboundedReceiver<Instant>,
-        ends: mpsc::UnboundedSender<Option<Timestamp>>,
-        trigger: Trigger,
-        stop: CancellationToken,
-        task: JoinHandle<()>,
+    /// How long the pace has the next poll wait.
+    async fn wait(pace: &mut Pace, not_before: Option<Timestamp>) -> Duration {
+        let ended = Instant::now();
+        pace.next(not_before).await;
+        ended.elapsed()
     }
 
-    fn start() -> Polled {
-        let (tell, began) = mpsc::unbounded_channel();
-        let (ends, mut end) = mpsc::unbounded_channel();
-        let (trigger, stop) = (Trigger::default(), CancellationToken::new());
-        let (own_trigger, own_stop) = (trigger.clone(), stop.clone());
-        let task = tokio::spawn(run(MINUTE, own_trigger, own_stop, async move || {
-            tell.send(Instant::now()).unwrap();
-            end.recv().await.unwrap()
-        }));
-        Polled { began, ends, trigger, stop, task }
-    }
-
-    impl Polled {
-        async fn begins(&mut self) -> Instant {
-            self.began.recv().await.unwrap()
-        }
-
-        /// Ends the poll that is under way, and returns when the next one began.
-        async fn next(&mut self, not_before: Option<Timestamp>) -> Instant {
-            self.ends.send(not_before).unwrap();
-            self.begins().await
-        }
+    fn pace() -> (Pace, Trigger) {
+        let trigger = Trigger::default();
+        (Pace::new(MINUTE, trigger.clone()), trigger)
     }
 
     #[tokio::test(start_paused = true)]
     async fn polls_come_at_their_interval_or_a_little_earlier() {
-        let mut polled = start();
-        let begun = Instant::now();
-        let mut last = polled.begins().await;
-        assert_eq!(last, begun);
+        let (mut pace, _) = pace();
+        let mut waits = Vec::new();
         for _ in 0..50 {
-            let next = polled.next(None).await;
-            // The timer has the resolution of a millisecond.
-            assert!(
-                (MINUTE.mul_f64(0.9)..=MINUTE + Duration::from_millis(2)).contains(&(next - last)),
-                "{:?}",
-                next - last
-            );
-            last = next;
+            let waited = wait(&mut pace, None).await;
+            assert!((MINUTE.mul_f64(0.9)..=MINUTE + TICK).contains(&waited), "{waited:?}");
+            waits.push(waited);
         }
+        waits.dedup();
+        assert!(waits.len() > 25, "they come at the same time: {waits:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_slow_poll_is_followed_by_the_next_at_once_and_never_overlaps_it() {
-        let mut polled = start();
-        polled.begins().await;
+    async fn the_time_that_a_poll_takes_is_a_part_of_its_interval() {
+        let (mut pace, _) = pace();
+        tokio::time::sleep(MINUTE / 2).await;
+        assert!(wait(&mut pace, None).await <= MINUTE / 2 + TICK);
         tokio::time::sleep(5 * MINUTE).await;
-        assert!(polled.began.try_recv().is_err());
-        let ended = Instant::now();
-        assert!(polled.next(None).await - ended <= Duration::from_millis(2));
+        assert!(wait(&mut pace, None).await <= TICK);
     }
 
     #[tokio::test(start_paused = true)]
     async fn b18_those_who_ask_during_a_poll_get_one_together() {
-        let mut polled = start();
-        let mut last = polled.begins().await;
+        let (mut pace, trigger) = pace();
         for _ in 0..3 {
-            polled.trigger.pull();
+            trigger.pull();
         }
-        let next = polled.next(None).await;
-        assert!(next - last <= Duration::from_millis(2));
-        last = next;
-        let next = polled.next(None).await;
-        assert!(next - last >= MINUTE.mul_f64(0.9), "there was a second one");
+        assert!(wait(&mut pace, None).await <= TICK);
+        assert!(wait(&mut pace, None).await >= MINUTE.mul_f64(0.9), "there was a second one");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_limit_of_the_service_is_waited_for_also_when_somebody_asks() {
-        let mut polled = start();
-        let last = polled.begins().await;
-        polled.trigger.pull();
+        let (mut pace, trigger) = pace();
+        trigger.pull();
         let until = Timestamp::now() + Duration::from_mins(10);
-        let waited = polled.next(Some(until)).await - last;
+        let waited = wait(&mut pace, Some(until)).await;
         // The clock of the test stands still, and that of the day does not.
-        assert!((Duration::from_secs(595)..=Duration::from_secs(601)).contains(&waited), "{waited:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_poll_that_hangs_ends_when_told_to_stop() {
-        let mut polled = start();
-        polled.begins().await;
-        polled.stop.cancel();
-        polled.task.await.unwrap();
+        assert!((Duration::from_secs(590)..=Duration::from_mins(10) + TICK).contains(&waited), "{waited:?}");
+        assert!(wait(&mut pace, Some(Timestamp::UNIX_EPOCH)).await <= MINUTE + TICK);
     }
 }

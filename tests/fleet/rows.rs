@@ -1,12 +1,20 @@
 //! Rows of the table that need more than the function: deliveries, sources, restarts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ci_bridge::alerts::Courier;
-use ci_bridge::fleet::{Watch, retire_sources_but};
+use ci_bridge::config::{Grace, Settings};
+use ci_bridge::fleet::{Watch, Watched, retire_sources_but};
+use ci_bridge::runners::Provider;
+use ci_bridge::runners::poller::Trigger;
+use ci_bridge::runners::transitions::Options;
 use ci_bridge::runners::uptime::State;
 use ci_bridge::store::{DeliveryFilter, Error, Store};
+use jiff::Timestamp;
 use serde_json::Value;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::hook::{Got, Hook};
 use crate::support::{alerts, failed, id, minute, open, poll, runner, told, unsent, watched};
@@ -213,6 +221,50 @@ async fn a_clock_that_jumps_makes_no_negative_time_and_no_alerts() {
     let uptime = store.uptime(id("acme", "a"), minute(0), minute(66)).await.unwrap().unwrap();
     assert_eq!(uptime.uptime, Some(1.0));
     assert!(uptime.coverage <= 1.0, "{uptime:?}");
+}
+
+#[tokio::test]
+async fn a_watch_that_runs_polls_when_asked_and_has_what_follows_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await;
+    let (hook, address) = Hook::start().await;
+    let alerts = Arc::new(alerts(address, ""));
+    let (wake, stop, trigger) = (Arc::new(Notify::new()), CancellationToken::new(), Trigger::default());
+    let courier = alerts.couriers(&store).unwrap().remove(0);
+    let courier = tokio::spawn(courier.run(wake.clone(), stop.clone()));
+    let (list, mut lists) = mpsc::unbounded_channel::<bool>();
+    let read = async move || poll(Timestamp::now(), &[runner("a", lists.recv().await.unwrap())]);
+    let running = watch(&store, "acme").await.run(read, alerts, wake, trigger.clone(), stop.clone());
+    let running = tokio::spawn(running);
+    for (number, online) in [true, false, true, false].into_iter().enumerate() {
+        list.send(online).unwrap();
+        // The first list is the first ever, of which nobody is told.
+        while hook.got().len() < number {
+            tokio::task::yield_now().await;
+        }
+        trigger.pull();
+    }
+    let offline_and_online = ["runner.offline build-a", "runner.online build-a", "runner.offline build-a"];
+    assert_eq!(types(&hook.got()), offline_and_online);
+    stop.cancel();
+    running.await.unwrap();
+    courier.await.unwrap();
+}
+
+#[test]
+fn a_source_is_watched_as_it_is_configured() {
+    let text = "jobs.prefixes = [\"ci-test-\"]\n[[runners.github]]\nname = \"acme\"\nrepository = \"acme/site\"\n\
+                token_file = \"/t\"\ngrace = \"5m\"\ninterval = \"30s\"\nephemeral = false\ndoubt_mass_removal = false\n\
+                [[runners.gitlab]]\nname = \"lab\"\nscope = \"group\"\ngroup = \"acme/tools\"\ntoken_file = \"/t\"\n";
+    let settings = Settings::parse(text).unwrap();
+    let [acme, lab] = [0, 1].map(|number| Watched::of(&settings.runners[number]));
+    assert_eq!(acme.set, "repo: acme/site; github: https://api.github.com");
+    assert_eq!((acme.provider, acme.interval), (Provider::GitHub, Duration::from_secs(30)));
+    let grace = Grace::Time(Duration::from_mins(5));
+    assert_eq!(acme.options, Options { grace, ignore_ephemeral: true, doubt_mass_removal: false });
+    assert_eq!(lab.set, "group: acme/tools; gitlab: https://gitlab.com/api/v4");
+    let usual = Options { grace: Grace::Polls(3), ignore_ephemeral: false, doubt_mass_removal: true };
+    assert_eq!((lab.provider, lab.options), (Provider::GitLab, usual));
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@
 //!   system.
 //! * Adapters: [`systemd`] talks to PID 1 and mirrors the states of units, [`journal`] reads what they wrote. Neither
 //!   knows of the other. [`store`] keeps what became of runs, and knows of neither.
+//! * [`runners`] reads the lists of runners of GitHub and GitLab, and knows of no job.
 //! * [`jobs`] joins the two in the use cases; [`http`] and [`cli`] are the ways in.
 //! * [`app`] puts the daemon together, [`lifecycle`] keeps it running, [`telemetry`] is its own log.
 //!
@@ -31,6 +32,7 @@ pub mod journal;
 pub mod lifecycle;
 pub mod policy;
 pub mod run;
+pub mod runners;
 pub mod setup;
 pub mod store;
 pub mod systemd;

@@ -14,7 +14,7 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 15] = [
+const PARTS: [Part; 16] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
@@ -22,6 +22,7 @@ const PARTS: [Part; 15] = [
     ("auth", &["config", "policy"], &IMPURE),
     ("setup", &["policy"], &IMPURE),
     ("telemetry", &[], &IMPURE),
+    ("runners", &["config", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("journal", &["invocation", "policy", "telemetry"], &IMPURE),
     ("store", &["auth", "invocation", "policy", "run"], &["axum", "hyper", "zbus"]),
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),

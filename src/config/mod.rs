@@ -7,6 +7,7 @@ mod document;
 mod duration;
 mod listen;
 mod replace;
+mod runners;
 mod starter;
 
 use std::io;
@@ -18,6 +19,7 @@ pub(crate) use self::document::{Document, Section};
 pub use self::duration::{NotADuration, parse_duration};
 pub use self::listen::{Listen, ListenError};
 pub use self::replace::{Owner, replace_file};
+pub use self::runners::{NotASourceName, SourceName};
 pub use self::starter::starter;
 use crate::policy::{Policy, Prefix};
 

@@ -3,6 +3,7 @@
 //! Parsing is a function of the text; only [`Settings::load`] reads a file. A key that is not known is refused, so that
 //! a misspelt one never counts as absent. Deliberately absent: environment variables, includes and secrets.
 
+mod api_url;
 mod document;
 mod duration;
 mod listen;
@@ -14,12 +15,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::api_url::{ApiUrl, NotAnApiUrl};
 pub use self::document::Fault;
+use self::document::Value;
 pub(crate) use self::document::{Document, Section};
 pub use self::duration::{NotADuration, parse_duration};
 pub use self::listen::{Listen, ListenError};
 pub use self::replace::{Owner, replace_file};
-pub use self::runners::{NotASourceName, SourceName};
+pub use self::runners::{
+    GitHubAccess, GitHubScope, GitLabAuth, GitLabScope, Grace, NotASourceName, RunnerList, RunnerSource, SecretPlace,
+    SourceName,
+};
 pub use self::starter::starter;
 use crate::policy::{Policy, Prefix};
 
@@ -103,6 +109,8 @@ pub struct Settings {
     pub jobs: Jobs,
     /// What one client or all together may use.
     pub limits: Limits,
+    /// The lists of runners that are watched, each with its own name: first those of GitHub, then those of GitLab.
+    pub runners: Vec<RunnerSource>,
 }
 
 /// The section `[jobs]`.
@@ -150,6 +158,7 @@ impl Settings {
         let prefixes = prefixes(&jobs)?;
         let instances_per_hour = number(&jobs, "instances_per_hour", 200, 1_000_000)?;
         let limits = limits(&root.section("limits")?)?;
+        let runners = runners::runners(&root)?;
 
         document.refuse_unknown()?;
         let prefixes = prefixes
@@ -161,6 +170,7 @@ impl Settings {
             tokens_file,
             jobs: Jobs { policy: Policy::new(prefixes), instances_per_hour },
             limits,
+            runners,
         })
     }
 }
@@ -213,7 +223,10 @@ fn timeout(section: &Section<'_>, key: &str, default: Duration) -> Result<Durati
 }
 
 fn absolute_path(section: &Section<'_>, key: &str, default: &str) -> Result<PathBuf, Fault> {
-    let Some(value) = section.get(key) else { return Ok(default.into()) };
+    section.get(key).map_or_else(|| Ok(default.into()), |value| absolute(&value))
+}
+
+fn absolute(value: &Value<'_>) -> Result<PathBuf, Fault> {
     let path = PathBuf::from(value.text()?);
     if !path.is_absolute() {
         return Err(value.fault(format!("`{}` must start with `/`", path.display())));

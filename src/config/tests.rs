@@ -47,6 +47,7 @@ fn every_key_is_read() {
             instances_per_hour: 5,
         },
         limits: Limits { max_connections: 100, max_streams: 50, header_timeout: Duration::from_secs(5) },
+        runners: Vec::new(),
     };
     assert_eq!(settings, expected);
 }

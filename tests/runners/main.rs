@@ -1,0 +1,12 @@
+//! Reading lists of runners from GitHub and GitLab, both played on the loopback.
+
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "what a test can't do without ends it")]
+
+#[path = "../support/fleet/mod.rs"]
+mod fleet;
+
+mod faults;
+mod github;
+mod gitlab;
+mod payloads;
+mod support;

@@ -4,7 +4,7 @@
 //! nothing. Deliberately absent: what follows from a poll (transitions, uptime, alerts) and when the next one is.
 
 mod github;
-mod gitlab;
+pub mod gitlab;
 mod header;
 mod limits;
 mod link;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer};
 use tokio::io::AsyncReadExt;
 
 use crate::config::SecretPlace;
@@ -68,6 +69,11 @@ impl Secret {
             Self::NotHandedOver(name) => wrong(Path::new(name), "must hold the token alone, on one line"),
         })
     }
+}
+
+/// Reads a secret that came in an answer.
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretString, D::Error> {
+    String::deserialize(deserializer).map(SecretString::from)
 }
 
 fn wrong(path: &Path, what: &str) -> PollError {

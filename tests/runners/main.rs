@@ -8,5 +8,6 @@ mod fleet;
 mod faults;
 mod github;
 mod gitlab;
+mod manage;
 mod payloads;
 mod support;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::headers;
 use crate::config::ApiUrl;
 use crate::runners::poll::PollError;
-use crate::runners::secret::Secret;
+use crate::runners::secret::{self, Secret};
 use crate::runners::service::Service;
 
 /// How long a claim begins before now, because clocks differ; GitHub's own advice.
@@ -39,17 +39,9 @@ pub(super) struct App {
 
 #[derive(Deserialize)]
 struct Token {
-    token: SecretText,
+    #[serde(deserialize_with = "secret::deserialize")]
+    token: SecretString,
     expires_at: Timestamp,
-}
-
-/// A secret that came in an answer.
-struct SecretText(SecretString);
-
-impl<'de> Deserialize<'de> for SecretText {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(|text| Self(text.into()))
-    }
 }
 
 #[derive(Serialize)]
@@ -83,7 +75,7 @@ impl App {
             Some(token) => token,
             None => self.fetch(service, version, now).await?,
         };
-        let text = token.token.0.clone();
+        let text = token.token.clone();
         self.token = Some(token);
         Ok(text)
     }

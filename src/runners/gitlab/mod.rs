@@ -4,6 +4,7 @@
 //! It counts as a sign of life of the runner, and would make a dead one look alive.
 
 mod details;
+pub mod manage;
 mod shape;
 
 use std::path::Path;

@@ -50,7 +50,7 @@ impl Listed {
     }
 }
 
-fn kind(word: &str) -> Option<Kind> {
+pub(super) fn kind(word: &str) -> Option<Kind> {
     match word {
         "instance_type" => Some(Kind::Instance),
         "group_type" => Some(Kind::Group),

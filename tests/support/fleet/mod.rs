@@ -93,19 +93,23 @@ impl Call<'_> {
     /// The items of the page that is asked for, and the links of that page.
     pub(crate) fn page<'i, T>(&self, items: &'i [T]) -> (&'i [T], HeaderMap) {
         let number = |name: &str, default: usize| self.query(name).map_or(default, |value| value.parse().unwrap());
-        let (size, page) = (number("per_page", 20).clamp(1, 100), number("page", 1));
-        let last = items.len().div_ceil(size).max(1);
-        let from = ((page - 1) * size).min(items.len());
-        let link =
-            |page: usize, relation: &str| format!("<{}?per_page={size}&page={page}>; rel=\"{relation}\"", self.base);
+        let size = number("per_page", 20).clamp(1, 100);
+        // A cursor is a text of the service; here it is the number of items before the page.
+        let keyset = self.query("pagination") == Some("keyset");
+        let name = if keyset { "cursor" } else { "page" };
+        let from = if keyset { number(name, 0) } else { (number(name, 1) - 1) * size }.min(items.len());
+        let link = |from: usize, relation: &str| {
+            let at = if keyset { from } else { from / size + 1 };
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.extend_pairs(self.query.iter().filter(|(key, _)| key != name));
+            format!("<{}?{}>; rel=\"{relation}\"", self.base, query.append_pair(name, &at.to_string()).finish())
+        };
         let mut links = Vec::new();
-        if page > 1 {
-            links.push(link(page - 1, "prev"));
-            links.push(link(1, "first"));
+        if from > 0 && !keyset {
+            links.extend([link(from - size, "prev"), link(0, "first")]);
         }
-        if page < last {
-            links.push(link(page + 1, "next"));
-            links.push(link(last, "last"));
+        if from + size < items.len() {
+            links.push(link(from + size, "next"));
         }
         let mut headers = HeaderMap::new();
         if !links.is_empty() {

@@ -116,7 +116,7 @@ impl List {
         match (answer.status, self.known.get(&url)) {
             (StatusCode::OK, _) => {}
             (StatusCode::NOT_MODIFIED, Some(known)) => return Ok((known.page.clone(), known.next.clone())),
-            (status, _) => return Err(service.refusal(status)),
+            _ => return Err(service.refusal(&answer)),
         }
         let page = parse(&answer)?;
         let next = service.next_page(&answer)?;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Request, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::config::RunnerSource;
+use crate::config::{RunnerSource, SourceName};
 use crate::runners::poll::{Poll, PollError, Quota};
 use crate::runners::seen::Seen;
 use crate::runners::{limits, link};
@@ -46,6 +46,7 @@ pub(super) struct Terms {
 }
 
 pub(super) struct Service {
+    source: SourceName,
     client: Client,
     origin: url::Origin,
     timeout: Duration,
@@ -59,6 +60,8 @@ pub(super) struct Service {
     strikes: u32,
     /// How many polls failed one after the other.
     failures: u32,
+    /// The end of the interface, as it was last told.
+    sunset: Option<HeaderValue>,
 }
 
 /// A time that may not be shortened, also not by setting the clock.
@@ -83,6 +86,7 @@ impl Service {
         // A proxy would see a token that is sent without TLS, and this machine needs none.
         let builder = if source.api.is_local() { builder.no_proxy() } else { builder };
         Ok(Self {
+            source: source.name.clone(),
             client: builder.build()?,
             origin: source.api.as_url().origin(),
             timeout: source.timeout,
@@ -92,6 +96,7 @@ impl Service {
             hold: None,
             strikes: 0,
             failures: 0,
+            sunset: None,
         })
     }
 
@@ -168,6 +173,7 @@ impl Service {
         self.requests = self.requests.saturating_add(1);
         let answer = self.exchange(request).await?;
         self.heed_limits(&answer)?;
+        self.heed_sunset(&answer.headers);
         Ok(answer)
     }
 
@@ -211,6 +217,17 @@ impl Service {
         Ok(())
     }
 
+    /// Logs, once, that this version of the interface will be gone (RFC 8594).
+    fn heed_sunset(&mut self, headers: &HeaderMap) {
+        let Some(sunset) = headers.get("sunset").filter(|sunset| self.sunset.as_ref() != Some(*sunset)) else { return };
+        let end = sunset.to_str().unwrap_or("an unknown time");
+        log::warn!(
+            "runners `{}`: the service drops this version of its interface on {end}; set `api_version`",
+            self.source
+        );
+        self.sunset = Some(sunset.clone());
+    }
+
     /// The address of `target` as it stands at `base`, if it is within the service; otherwise what it is instead.
     pub(super) fn within(&self, base: &Url, target: &str) -> Result<Url, String> {
         let url = base.join(target).map_err(|_| "what is no address".to_owned())?;
@@ -228,10 +245,13 @@ impl Service {
     }
 
     /// Why an answer is not the one that was wanted.
-    pub(super) fn refusal(&self, status: StatusCode) -> PollError {
+    pub(super) fn refusal(&self, answer: &Answer) -> PollError {
         let needs = self.terms.needs;
-        match status.as_u16() {
+        match answer.status.as_u16() {
             401 => PollError::Unauthorized,
+            403 if answer.headers.contains_key("x-github-sso") => PollError::Forbidden {
+                needs: "to be authorized for the single sign-on of the organization, on the page with your tokens",
+            },
             403 => PollError::Forbidden { needs },
             404 => PollError::NotFound { place: self.terms.place.clone(), needs },
             410 => PollError::Gone,
@@ -245,7 +265,7 @@ impl Answer {
     /// The body, if it is JSON of the right shape.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, PollError> {
         let kind = self.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("of no type");
-        let essence = kind.split(';').next().unwrap_or_default().trim();
+        let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if !essence.ends_with("json") {
             return Err(PollError::NotUnderstood(format!("it is {}", essence.chars().take(60).collect::<String>())));
         }

@@ -1,7 +1,8 @@
 //! What a service, a proxy or a network can do to a poll. Each is an error of its own, and none says a word of a runner.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ci_bridge::config::GitHubScope;
@@ -33,6 +34,15 @@ async fn each_fault_is_told_as_what_it_is() {
         (plain(504), "service-error", "status 504"),
         (plain(401), "unauthorized", "it is wrong, revoked or expired: write a new one into its file"),
         (plain(403), "forbidden", "the token may not list these runners; it needs `admin:org`"),
+        (
+            Fault::Answer(
+                403,
+                vec![("x-github-sso", "required; url=https://github.com/orgs/acme/sso".to_owned())],
+                "{}".to_owned(),
+            ),
+            "forbidden",
+            "it needs to be authorized for the single sign-on of the organization",
+        ),
         (plain(404), "not-found", "the service knows no such organization `acme`, or hides it from this token"),
         (plain(410), "gone", "set `api_version` to a newer one"),
         (plain(418), "unexpected-status", "the unexpected status 418"),
@@ -93,6 +103,37 @@ async fn a_service_that_is_not_there_is_told_without_the_token() {
         assert!(text.contains("the service cannot be reached: error sending request"), "{text}");
         assert!(!text.contains("ghp-good"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_service_with_a_certificate_of_nobody_is_not_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (key, certificate) = (file("key"), file("certificate"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", &key, "-out", &certificate])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut server = Command::new("openssl")
+        .args(["s_server", "-accept", "127.0.0.1:0", "-key", &key, "-cert", &certificate])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let address = lines.find_map(|line| line.unwrap().strip_prefix("ACCEPT ").map(str::to_owned)).unwrap();
+    let token = SecretFile::with("ghp-good");
+    let list = github_list(GitHubScope::Organization("acme".to_owned()), &token);
+    let mut source = Source::open(&source(&format!("https://{address}"), list), None).unwrap();
+    let error = source.poll().await.result.unwrap_err();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(error.to_string().contains("invalid peer certificate"), "{error}");
+    let said: Vec<_> = lines.map_while(Result::ok).collect();
+    assert!(!said.iter().any(|line| line.contains("GET ")), "{said:?}");
 }
 
 #[tokio::test]
@@ -186,20 +227,6 @@ async fn a_token_that_is_gone_is_told_and_one_that_is_new_is_used() {
     assert_eq!(acme.error().await, PollError::Unauthorized);
     acme.token.write("ghp-good");
     assert_eq!(acme.seen().await.len(), 1);
-}
-
-#[tokio::test]
-async fn no_error_quotes_an_answer_or_the_token() {
-    let fleet = acme().await;
-    let mut acme = Watched::acme(&fleet);
-    // A service that sends back what it got.
-    let echo = r#"{"total_count": "ghp-good", "message": "Bearer ghp-good"}"#;
-    for status in [200, 400, 401, 403, 404, 410, 422, 500] {
-        fleet.next([Fault::Answer(status, vec![], echo.to_owned())]);
-        let poll = acme.poll().await;
-        let text = format!("{poll:?} {}", poll.result.as_ref().unwrap_err());
-        assert!(!text.contains("ghp-good"), "{text}");
-    }
 }
 
 #[tokio::test]

@@ -4,10 +4,13 @@
 
 #[path = "../support/fleet/mod.rs"]
 mod fleet;
+#[path = "../support/logged.rs"]
+mod logged;
 
 mod faults;
 mod github;
 mod gitlab;
 mod manage;
 mod payloads;
+mod secrets;
 mod support;

@@ -95,7 +95,7 @@ impl App {
                 "app `{}` has no installation {}; check `installation_id`",
                 self.id, self.installation
             ))),
-            _ => Err(service.refusal(answer.status)),
+            _ => Err(service.refusal(&answer)),
         }
     }
 

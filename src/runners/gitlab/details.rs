@@ -100,7 +100,7 @@ impl Details {
             StatusCode::OK => {}
             // Of a runner that is only lent to a group, the group's owner sees no more than that it is there.
             StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => return Ok(Told::default()),
-            status => return Err(service.refusal(status)),
+            _ => return Err(service.refusal(&answer)),
         }
         let details: RunnerDetails = answer.json()?;
         let mut told = Told {

@@ -250,7 +250,7 @@ impl Management {
             400 | 403 | 405 | 406 | 409 | 412 | 422 => error::refused(&answer, &secrets),
             404 => ManageError::NotFound,
             status @ 300..=399 => ManageError::Failed(PollError::Status { status }),
-            _ => ManageError::Failed(self.service.refusal(answer.status)),
+            _ => ManageError::Failed(self.service.refusal(&answer)),
         })
     }
 }

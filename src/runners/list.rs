@@ -1,5 +1,6 @@
 //! A list that comes in pages, read as a whole or not at all.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use reqwest::header::{ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
@@ -12,9 +13,8 @@ use crate::runners::service::{Answer, Service};
 /// The most pages of a list: 20,000 runners. GitHub allows 10,000 in a group.
 const PAGES_MAX: usize = 200;
 
-/// How often a list is read that changes meanwhile. A runner that goes moves all behind it, and one of them from a page
-/// that was not read to one that was.
-const ATTEMPTS: u32 = 3;
+/// How often a list is read at most that changes meanwhile.
+const PASSES_MAX: u32 = 3;
 
 /// What one page says.
 #[derive(Clone)]
@@ -24,12 +24,28 @@ pub(super) struct Page {
     pub(super) total: Option<u64>,
 }
 
-/// A list, and what is known of its pages from the last time.
+/// A list, and what is known of it from the last time.
+///
+/// A runner that goes while a list is read moves all behind it, and so one of them from a page that was not read to one
+/// that was. A pass that may have missed somebody is repeated, and who is in any of the passes is there: better to be
+/// told of a departure by the next poll than of one that never happened.
 #[derive(Default)]
 pub(super) struct List {
     /// The headers of the requests, with the token: what a service said to one it need not say to another.
     asked_with: HeaderMap,
     known: HashMap<Url, Known>,
+    /// Who was there.
+    last: HashSet<ExternalId>,
+}
+
+/// All pages once, from the first to the last.
+struct Pass {
+    runners: Vec<Seen>,
+    pages: usize,
+    /// How many runners were announced at the end.
+    total: Option<u64>,
+    /// Whether all pages told of the same list, as far as that shows.
+    consistent: bool,
 }
 
 /// A page that a service can confirm without sending it again (RFC 9110, section 13.1.2).
@@ -43,7 +59,7 @@ impl List {
     /// Reads all pages from `first` on.
     ///
     /// # Errors
-    /// If any page can't be read, or the list did not hold still.
+    /// If any page can't be read, or fewer runners are listed than announced.
     pub(super) async fn read(
         &mut self,
         service: &mut Service,
@@ -55,22 +71,38 @@ impl List {
             self.known.clear();
             self.asked_with = headers.clone();
         }
-        for _ in 1..ATTEMPTS {
-            match self.read_once(service, first, &parse).await {
-                Err(PollError::Shifted(_)) => {}
-                result => return result,
+        let mut seen = Union::default();
+        let mut announced = None;
+        for number in 1..=PASSES_MAX {
+            let pass = self.pass(service, first, &parse).await?;
+            announced = pass.total;
+            let whole = pass.consistent && (pass.pages == 1 || number > 1 || self.lacks_nobody(&pass));
+            pass.runners.into_iter().for_each(|runner| seen.add(runner));
+            if whole {
+                break;
             }
         }
-        self.read_once(service, first, &parse).await
+        let listed = seen.runners.len() as u64;
+        if let Some(announced) = announced.filter(|announced| *announced > listed) {
+            return Err(PollError::Incomplete(format!("{announced} runners were announced, and {listed} listed")));
+        }
+        self.last = seen.places.into_keys().collect();
+        Ok(seen.runners)
     }
 
-    async fn read_once(
+    fn lacks_nobody(&self, pass: &Pass) -> bool {
+        let there: HashSet<&ExternalId> = pass.runners.iter().map(|runner| &runner.external_id).collect();
+        self.last.iter().all(|id| there.contains(id))
+    }
+
+    async fn pass(
         &mut self,
         service: &mut Service,
         first: &Url,
         parse: &impl Fn(&Answer) -> Result<Page, PollError>,
-    ) -> Result<Vec<Seen>, PollError> {
+    ) -> Result<Pass, PollError> {
         let mut runners: Vec<Seen> = Vec::new();
+        let mut totals = HashSet::new();
         let mut total = None;
         let mut read = HashSet::new();
         let mut next = Some(first.clone());
@@ -82,24 +114,16 @@ impl List {
                 return Err(PollError::NotUnderstood("its pages go in a circle".to_owned()));
             }
             let (page, after) = self.page(service, url, parse).await?;
-            if read.len() > 1 && page.total != total {
-                return Err(shifted(total, page.total));
-            }
-            total = page.total;
             runners.extend(page.runners);
+            total = page.total;
+            totals.insert(total);
             next = after;
         }
         self.known.retain(|url, _| read.contains(url));
-
         let ids: HashSet<&ExternalId> = runners.iter().map(|runner| &runner.external_id).collect();
-        let listed = ids.len() as u64;
-        if ids.len() < runners.len() {
-            return Err(PollError::Shifted("a runner was on two pages".to_owned()));
-        }
-        if total.is_some_and(|total| total != listed) {
-            return Err(shifted(total, Some(listed)));
-        }
-        Ok(runners)
+        let consistent =
+            totals.len() == 1 && ids.len() == runners.len() && total.is_none_or(|total| total == runners.len() as u64);
+        Ok(Pass { pages: read.len(), total, consistent, runners })
     }
 
     async fn page(
@@ -128,7 +152,25 @@ impl List {
     }
 }
 
-fn shifted(before: Option<u64>, now: Option<u64>) -> PollError {
-    let number = |number: Option<u64>| number.map_or_else(|| "none".to_owned(), |number| number.to_string());
-    PollError::Shifted(format!("{} runners were announced, and then {}", number(before), number(now)))
+/// Runners of several passes, each once, as the last pass told of it.
+#[derive(Default)]
+struct Union {
+    runners: Vec<Seen>,
+    places: HashMap<ExternalId, usize>,
+}
+
+impl Union {
+    fn add(&mut self, runner: Seen) {
+        match self.places.entry(runner.external_id.clone()) {
+            Entry::Occupied(place) => {
+                if let Some(known) = self.runners.get_mut(*place.get()) {
+                    *known = runner;
+                }
+            }
+            Entry::Vacant(place) => {
+                place.insert(self.runners.len());
+                self.runners.push(runner);
+            }
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! GitHub: pages, tags, limits, shifting lists, and apps.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
 use ci_bridge::config::{GitHubAccess, GitHubScope, RunnerList};
-use ci_bridge::runners::{Kind, PollError, Provider, Source};
+use ci_bridge::runners::{Kind, Poll, PollError, Provider, Source};
 use jiff::Timestamp;
 
 use crate::fleet::github::{App, GitHub, runner};
@@ -172,41 +173,79 @@ async fn a_304_that_was_not_asked_for_is_no_list() {
     assert_eq!(Watched::acme(&fleet).error().await, PollError::Status { status: 304 });
 }
 
-#[tokio::test]
-async fn a_list_that_shifts_between_two_pages_is_read_again() {
-    let fleet = fleet_of(150).await;
-    // The first runner goes after page one: number 101 is now on the page that was read before it was there.
-    fleet.next([Fault::Then(Box::new(|world| drop(world.github.runners.remove(0))))]);
-    let poll = Watched::acme(&fleet).poll().await;
-    assert_eq!(poll.requests, 4);
-    let seen = poll.result.unwrap();
-    assert_eq!(seen.len(), 149);
-    assert!(seen.iter().any(|runner| runner.name == "r101"));
+/// Who is in a poll, by the names.
+fn there(poll: Poll) -> BTreeSet<String> {
+    poll.result.unwrap().into_iter().map(|runner| runner.name).collect()
 }
 
 #[tokio::test]
-async fn a_list_that_never_holds_still_tells_nothing() {
+async fn who_slips_onto_a_page_that_was_read_is_not_missed() {
+    let fleet = fleet_of(150).await;
+    let mut acme = Watched::acme(&fleet);
+    // The first runner goes after page one: number 101 is now on the page that was read before it was there.
+    fleet.next([Fault::Then(Box::new(|world| drop(world.github.runners.remove(0))))]);
+    let poll = acme.poll().await;
+    assert_eq!(poll.requests, 4);
+    // Who went meanwhile is still there, and gone in the next poll.
+    let names = there(poll);
+    assert_eq!((names.len(), names.contains("r101"), names.contains("r1")), (150, true, true));
+    let names = there(acme.poll().await);
+    assert_eq!((names.len(), names.contains("r101"), names.contains("r1")), (149, true, false));
+}
+
+#[tokio::test]
+async fn who_slips_away_is_not_missed_either_when_another_comes_at_the_same_time() {
+    let fleet = fleet_of(150).await;
+    let mut acme = Watched::acme(&fleet);
+    assert_eq!(acme.poll().await.requests, 2);
+    // The numbers are right on both pages, and yet 101 is on none.
+    fleet.next([Fault::Then(Box::new(|world| {
+        world.github.runners.remove(0);
+        world.github.runners.push(runner(151, "r151", "online"));
+    }))]);
+    let poll = acme.poll().await;
+    assert_eq!(poll.requests, 4);
+    let names = there(poll);
+    assert!(names.contains("r101") && names.contains("r151"), "{names:?}");
+}
+
+#[tokio::test]
+async fn who_is_gone_from_a_list_of_several_pages_is_gone_from_two_readings() {
+    let fleet = fleet_of(150).await;
+    let mut acme = Watched::acme(&fleet);
+    acme.seen().await;
+    fleet.world().github.runners.remove(149);
+    let poll = acme.poll().await;
+    assert_eq!(poll.requests, 4);
+    assert_eq!(there(poll).len(), 149);
+    assert_eq!(acme.poll().await.requests, 2);
+}
+
+#[tokio::test]
+async fn a_list_that_never_holds_still_still_tells_who_is_there() {
     let fleet = fleet_of(150).await;
     let remove_first = || Fault::Then(Box::new(|world| drop(world.github.runners.remove(0))));
     fleet.next((0..6).map(|_| remove_first()));
     let poll = Watched::acme(&fleet).poll().await;
     assert_eq!(poll.requests, 6);
-    let error = poll.result.unwrap_err();
-    assert_eq!(error.code(), "list-shifted");
-    assert!(error.to_string().starts_with("the list changed while it was read: 146 runners were announced"), "{error}");
+    let names = there(poll);
+    for id in 7..=150 {
+        assert!(names.contains(&format!("r{id}")), "{id}");
+    }
 }
 
 #[tokio::test]
-async fn a_runner_on_two_pages_means_that_the_list_shifted() {
+async fn a_runner_on_two_pages_is_one_runner() {
     let fleet = fleet_of(150).await;
-    let insert = |id: u64| {
-        Fault::Then(Box::new(move |world| {
-            world.github.runners.insert(0, runner(id, "new", "online"));
-            world.github.runners.pop();
-        }))
-    };
-    fleet.next([insert(1001), Fault::None, insert(1002), Fault::None, insert(1003), Fault::None]);
-    assert_eq!(Watched::acme(&fleet).error().await, PollError::Shifted("a runner was on two pages".to_owned()));
+    fleet.next([Fault::Then(Box::new(|world| {
+        world.github.runners.insert(0, runner(151, "r151", "online"));
+        world.github.runners.pop();
+    }))]);
+    let poll = Watched::acme(&fleet).poll().await;
+    assert_eq!(poll.requests, 4);
+    let seen = poll.result.unwrap();
+    assert_eq!(seen.iter().filter(|runner| runner.name == "r100").count(), 1);
+    assert_eq!(seen.iter().filter(|runner| runner.name == "r151").count(), 1);
 }
 
 #[tokio::test]
@@ -214,8 +253,9 @@ async fn a_list_shorter_than_announced_tells_nothing() {
     let fleet = fleet_of(0).await;
     let short = r#"{"total_count": 3, "runners": []}"#;
     fleet.next((0..3).map(|_| Fault::Answer(200, vec![], short.to_owned())));
-    let expected = PollError::Shifted("3 runners were announced, and then 0".to_owned());
-    assert_eq!(Watched::acme(&fleet).error().await, expected);
+    let poll = Watched::acme(&fleet).poll().await;
+    assert_eq!(poll.requests, 3);
+    assert_eq!(poll.result, Err(PollError::Incomplete("3 runners were announced, and 0 listed".to_owned())));
 }
 
 #[tokio::test]

@@ -76,12 +76,13 @@ async fn what_older_and_newer_gitlabs_send_is_understood() {
                    {"id": 2, "description": "", "name": "gitlab-runner", "paused": false, "online": true,
                     "job_execution_status": "active", "runner_type": "planet_type", "novelty": [1]},
                    {"id": 3, "description": null, "name": null, "online": null, "status": "not_connected",
-                    "job_execution_status": "idle"}]"#;
+                    "job_execution_status": "idle"},
+                   {"id": 4, "description": "new", "online": false, "status": "never_contacted"}]"#;
     fleet.next([Fault::Answer(200, vec![], text.to_owned())]);
     let seen = Watched::lab(&fleet, 0).seen().await;
-    assert_eq!(names(&seen), [("old", Some(false)), ("gitlab-runner", Some(true)), ("#3", None)]);
-    assert_eq!(seen.iter().map(|runner| runner.paused).collect::<Vec<_>>(), [Some(true), Some(false), None]);
-    assert_eq!(seen.iter().map(|runner| runner.busy).collect::<Vec<_>>(), [None, Some(true), Some(false)]);
+    assert_eq!(names(&seen), [("old", Some(false)), ("gitlab-runner", Some(true)), ("#3", None), ("new", None)]);
+    assert_eq!(seen.iter().map(|runner| runner.paused).collect::<Vec<_>>(), [Some(true), Some(false), None, None]);
+    assert_eq!(seen.iter().map(|runner| runner.busy).collect::<Vec<_>>(), [None, Some(true), Some(false), None]);
     assert_eq!(seen[1].kind, None);
 }
 
@@ -210,15 +211,17 @@ async fn a_few_runners_are_asked_about_in_each_poll_until_all_are_known() {
     let details: Vec<_> = asked.iter().filter(|target| !target.contains("all")).map(String::as_str).collect();
     assert_eq!(details, ["/runners/5", "/runners/4", "/runners/3", "/runners/2", "/runners/1"]);
 
-    // Who went is asked about again, and everybody after an hour.
-    fleet.world().gitlab.runners.get_mut(&2).unwrap()["online"] = false.into();
+    // Who went is asked about again, and everybody after an hour, but those who went first.
+    let goes = |id| fleet.world().gitlab.runners.get_mut(&id).unwrap()["online"] = false.into();
+    goes(2);
     lab.seen().await;
     assert_eq!(targets(&fleet), ["/runners/all?per_page=100", "/runners/2"]);
     tokio::time::pause();
     tokio::time::advance(Duration::from_hours(1)).await;
     tokio::time::resume();
+    goes(1);
     lab.seen().await;
-    assert_eq!(targets(&fleet), ["/runners/all?per_page=100", "/runners/5", "/runners/4"]);
+    assert_eq!(targets(&fleet), ["/runners/all?per_page=100", "/runners/1", "/runners/5"]);
 }
 
 #[tokio::test]

@@ -11,7 +11,8 @@ use crate::runners::seen::Seen;
 pub struct Poll {
     /// When the first request was sent, by the wall clock; what was told is at least as new.
     pub at: Timestamp,
-    /// All runners of the source, each id once, or why nothing is known of any of them. Never a part of the list.
+    /// All runners of the source, each id once, or why nothing is known of any of them. Never a part of the list; one
+    /// that went while the list was read may still be in it.
     pub result: Result<Vec<Seen>, PollError>,
     /// What the service said last about how many requests it still takes.
     pub quota: Option<Quota>,
@@ -104,9 +105,9 @@ pub enum PollError {
     /// An answer beyond any sense.
     #[error("the answer is too large: {0}")]
     TooLarge(String),
-    /// The list changed between two of its pages, so that it may lack runners. The next poll will tell.
-    #[error("the list changed while it was read: {0}")]
-    Shifted(String),
+    /// The list lacks runners, also when it is read again. The next poll may tell.
+    #[error("the list is not whole: {0}")]
+    Incomplete(String),
     /// A status that nothing is known of.
     #[error("the service answered with the unexpected status {status}")]
     Status {
@@ -133,7 +134,7 @@ impl PollError {
             Self::ForeignLink { .. } => "foreign-link",
             Self::NotUnderstood(_) => "not-understood",
             Self::TooLarge(_) => "too-large",
-            Self::Shifted(_) => "list-shifted",
+            Self::Incomplete(_) => "list-incomplete",
             Self::Status { .. } => "unexpected-status",
         }
     }

@@ -110,7 +110,7 @@ pub struct Seen {
     pub external_id: ExternalId,
     /// What people call it: GitHub's name, GitLab's description. Several may have the same.
     pub name: String,
-    /// The operating system: `linux`, `macos`, `windows`, …
+    /// The operating system, as the service spells it: `linux`, `macos` or `darwin`, `windows`, …
     pub os: Option<String>,
     /// Labels of GitHub, tags of GitLab, in the order of the service.
     pub labels: Vec<String>,
@@ -130,7 +130,7 @@ pub struct Seen {
     pub version: Option<String>,
     /// Whose it is, if that is known.
     pub kind: Option<Kind>,
-    /// When the service last heard of it. GitHub does not say.
+    /// A time at which the service heard of it; it may have heard of it since. GitHub does not say.
     pub contacted_at: Option<Timestamp>,
     /// Whether other projects may not be given it (GitLab).
     pub locked: Option<bool>,

@@ -62,6 +62,7 @@ fn entry(number: u32) -> AuditEntry {
         job: Some(job(number)),
         run: None,
         outcome: "accepted".to_owned(),
+        detail: None,
     }
 }
 
@@ -140,7 +141,7 @@ async fn writes(store: &Store) {
         let append = |number| {
             let store = store.clone();
             async move {
-                store.append_audit(entry(number)).await.unwrap();
+                store.append_audit(vec![entry(number)]).await.unwrap();
             }
         };
         let (times, all) = crowd(callers, count, append).await;

@@ -23,18 +23,21 @@ CREATE TABLE runs (
     CHECK ((started_by IS NULL) = (request IS NULL)),
     CHECK ((phase = 'ended') = (result IS NOT NULL)),
     CHECK (exit_code IS NULL OR signal IS NULL),
-    CHECK (lost IS NULL OR result = 'unknown')
+    CHECK (lost IS NULL OR result = 'lost')
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX runs_of_job ON runs (job, requested_at, id);
+CREATE INDEX runs_by_age ON runs (requested_at, id);
 CREATE UNIQUE INDEX runs_by_invocation ON runs (invocation) WHERE invocation IS NOT NULL;
 CREATE INDEX runs_by_request ON runs (request) WHERE request IS NOT NULL;
 CREATE INDEX runs_not_ended ON runs (requested_at, id) WHERE phase <> 'ended';
 
 -- Runs that wait for their job, in the order of `place`.
 CREATE TABLE queue (
-    place INTEGER PRIMARY KEY AUTOINCREMENT,
-    run   BLOB NOT NULL UNIQUE REFERENCES runs (id) ON DELETE CASCADE
+    place    INTEGER PRIMARY KEY AUTOINCREMENT,
+    run      BLOB    NOT NULL UNIQUE REFERENCES runs (id) ON DELETE CASCADE,
+    -- Whether it is about to be started.
+    starting INTEGER NOT NULL DEFAULT 0 CHECK (starting IN (0, 1))
 ) STRICT;
 
 -- Rows are only added, and forgotten by age. An id is never used again.
@@ -47,7 +50,9 @@ CREATE TABLE audit (
     request BLOB    CHECK (length(request) = 16),
     job     TEXT,
     run     BLOB    CHECK (length(run) = 16),
-    outcome TEXT    NOT NULL
+    outcome TEXT    NOT NULL,
+    -- What else there is to say, for people.
+    detail  TEXT
 ) STRICT;
 
 CREATE INDEX audit_of_kind ON audit (kind);

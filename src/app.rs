@@ -3,22 +3,29 @@
 use std::fs::Permissions;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::oneshot;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::{self, Archive};
+use crate::audit::{self, Audit};
 use crate::auth::Keyring;
-use crate::config::{Listen, Settings};
+use crate::config::{self, Listen, Settings};
 use crate::http::serve::{Bounds, Listener};
 use crate::http::{self, Following};
-use crate::jobs::{Jobs, Runs};
+use crate::jobs::{Archiver, Jobs, Limits, Recorder, Runs};
 use crate::journal::{self, Journal};
 use crate::lifecycle::{self, StopOnDrop, Tokens};
+use crate::retention;
+use crate::store::{Opened, Store};
 use crate::systemd::{BusAddress, Systemd};
+use crate::telemetry::Chain;
 
 /// How long the answers that are under way at the end may take.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -26,8 +33,16 @@ const DRAIN: Duration = Duration::from_secs(10);
 const WRITE_STALL: Duration = Duration::from_secs(30);
 /// Proxies take an answer for dead after half a minute of silence, or more.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// The pause between two attempts to open the history, or the archive.
+const HISTORY_RETRY: Duration = Duration::from_secs(5);
+/// Where the archive is in the state directory.
+const ARCHIVE: &str = "logs";
+/// The pause between two attempts to archive a log for which there was no room.
+const ARCHIVE_RETRY: Duration = Duration::from_secs(30);
 /// How long systemd's state is waited for before the bridge answers without it, not ready.
 const FIRST_READING: Duration = Duration::from_secs(5);
+/// How long a request waits for a systemd that is away: executing itself anew takes it a tenth of a second.
+const ABSENCE: Duration = Duration::from_secs(3);
 
 /// The bridge could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -56,19 +71,40 @@ pub enum Error {
 /// # Errors
 /// [`Error`] says what keeps it from starting, and what to do.
 pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
-    let tokens = Tokens::new(&settings.tokens_file, keyring);
+    let (audit, auditor) = Audit::new();
+    let tokens = Tokens::new(&settings.tokens_file, keyring, audit.clone());
     let listeners = listen(&settings.listen).await?;
     let journal = Journal::of_host()?;
     let policy = settings.jobs.policy;
     let runs = Runs::new(policy.clone());
-    let systemd = Systemd::new(BusAddress::System, policy.clone(), runs.observer());
-    let instances = usize::try_from(settings.jobs.instances_per_hour).unwrap_or(usize::MAX);
-    let jobs = Jobs::new(runs, systemd.clone(), journal, instances);
+    let systemd = Systemd::new(BusAddress::System, policy.clone(), runs.observer(), ABSENCE);
+    let limits = Limits {
+        instances_per_hour: usize::try_from(settings.jobs.instances_per_hour).unwrap_or(usize::MAX),
+        queued_runs: settings.limits.max_queued_runs,
+    };
+    let (jobs, recorder) = Jobs::new(runs, systemd.clone(), journal.clone(), limits);
     let stop = CancellationToken::new();
-    let following = Following { most: settings.limits.max_streams, heartbeat: HEARTBEAT };
-    let router = http::router(policy, jobs, tokens.keyring(), settings.query_tokens, following, stop.clone());
-
     let _stop_on_drop = StopOnDrop(stop.clone());
+    let directory = settings.state_directory.join(ARCHIVE);
+    let archiving = Archiving { directory, settings: settings.archive, jobs: jobs.clone(), journal };
+    let archiving = tokio::spawn(archiving.keep(stop.clone()));
+    let (tried, opened) = oneshot::channel();
+    // What is answered at the very end is recorded too.
+    let answered = CancellationToken::new();
+    let _answered_on_drop = StopOnDrop(answered.clone());
+    let history = History {
+        directory: settings.state_directory,
+        jobs: jobs.clone(),
+        systemd: systemd.clone(),
+        audit: audit.clone(),
+        kept: settings.history,
+    };
+    let keeping = tokio::spawn(history.keep(recorder, auditor, tried, answered.clone()));
+    // Runs from before this start have their ids before systemd tells of them.
+    let _ = tokio::time::timeout(FIRST_READING, opened).await;
+    let following = Following { most: settings.limits.max_streams, heartbeat: HEARTBEAT };
+    let router = http::router(policy, jobs, audit, tokens.keyring(), settings.query_tokens, following, stop.clone());
+
     let watching = {
         let (systemd, stop) = (systemd.clone(), stop.clone());
         tokio::spawn(async move { systemd.run(stop).await })
@@ -87,12 +123,125 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let stopped = lifecycle::until_asked_to_stop(&tokens).await.map_err(Error::Signals);
     lifecycle::notify(&[NotifyState::Stopping]);
     stop.cancel();
-    for task in [serving, watching] {
-        if let Err(error) = task.await {
+    let ended = |task: Result<(), JoinError>| task.unwrap_or_else(|error| log::error!("a task ended badly: {error}"));
+    ended(serving.await);
+    ended(watching.await);
+    ended(archiving.await);
+    answered.cancel();
+    ended(keeping.await);
+    stopped
+}
+
+/// What is kept of runs, and where.
+struct History {
+    directory: PathBuf,
+    jobs: Jobs,
+    systemd: Systemd,
+    audit: Audit,
+    kept: config::History,
+}
+
+impl History {
+    /// Keeps the history until `stop` is cancelled. `tried` is told when it has been opened, or could not be.
+    async fn keep(
+        self,
+        recorder: Recorder,
+        auditor: audit::Recorder,
+        tried: oneshot::Sender<()>,
+        stop: CancellationToken,
+    ) {
+        let jobs = self.jobs.clone();
+        let opening = tokio::spawn(self.open(tried));
+        tokio::join!(recorder.run(stop.clone()), auditor.run(stop));
+        opening.abort();
+        let _ = opening.await;
+        jobs.close_history().await;
+    }
+
+    /// Opens the history, as often as it takes: jobs run without it too. Then finds out what became of the runs from
+    /// before, when systemd has told what it knows; from then on, forgets what is old.
+    async fn open(self, tried: oneshot::Sender<()>) {
+        let mut tried = Some(tried);
+        let store = loop {
+            let opened = Store::open(&self.directory).await;
+            let error = match opened {
+                Ok(Opened { store, set_aside }) => {
+                    if let Some(aside) = set_aside {
+                        log::error!("the history was damaged; it is now {}, and a new one begins", aside.display());
+                    }
+                    self.audit.take_up(store.clone());
+                    if let Err(error) = self.jobs.take_up(store.clone()).await {
+                        log::error!("the runs of the time before cannot be read: {}", Chain(&error));
+                    }
+                    break store;
+                }
+                Err(error) => error,
+            };
+            if tried.take().is_some() {
+                log::error!("runs are not recorded, only started: {}", Chain(&error));
+            }
+            tokio::time::sleep(HISTORY_RETRY).await;
+        };
+        drop(tried);
+        self.systemd.ready().await;
+        self.jobs.finish_adopted().await;
+        self.jobs.archive_rest().await;
+        retention::keep_to(self.kept, store).await;
+    }
+}
+
+/// What is kept of logs, and where.
+struct Archiving {
+    directory: PathBuf,
+    settings: config::Archive,
+    jobs: Jobs,
+    journal: Journal,
+}
+
+impl Archiving {
+    /// Keeps the archive until `stop` is cancelled.
+    async fn keep(self, stop: CancellationToken) {
+        // What was archived before can still be read.
+        if !self.settings.enabled && !self.directory.exists() {
+            return;
+        }
+        let Some(archive) = stop.run_until_cancelled(self.open()).await else { return };
+        if !self.settings.enabled {
+            return self.jobs.take_up_archive(archive, None);
+        }
+        let limits = archive::Limits {
+            age: Some(self.settings.max_age),
+            bytes: Some(self.settings.max_bytes),
+            logs_per_job: Some(self.settings.max_runs_per_job),
+        };
+        let (archiver, task, news) = Archiver::new(self.journal, archive.clone(), limits, ARCHIVE_RETRY);
+        self.jobs.take_up_archive(archive, Some(archiver));
+        let working = tokio::spawn(task.run(stop.clone()));
+        // If the history is not there yet, this is done when it is.
+        let offering = stop.run_until_cancelled(self.jobs.archive_rest());
+        tokio::join!(offering, self.jobs.record_logs(news));
+        if let Err(error) = working.await {
             log::error!("a task ended badly: {error}");
         }
     }
-    stopped
+
+    /// Opens the archive, as often as it takes.
+    async fn open(&self) -> Archive {
+        let mut has_told = false;
+        loop {
+            let directory = self.directory.clone();
+            let error = match tokio::task::spawn_blocking(move || Archive::open(&directory)).await {
+                Ok(Ok(archive)) => return archive.keeping_free(self.settings.keep_free),
+                Ok(Err(error)) => Chain(&error).to_string(),
+                Err(error) => error.to_string(),
+            };
+            if !has_told {
+                log::error!("logs are not archived: {error}");
+            }
+            has_told = true;
+            tokio::time::sleep(HISTORY_RETRY).await;
+        }
+    }
 }
 
 /// The sockets that systemd passed, and the configured addresses that are not among them.

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::{Audit, Kind, Note};
 use crate::auth::Keyring;
 use crate::telemetry::Chain;
 
@@ -67,14 +68,15 @@ pub struct Tokens {
     path: PathBuf,
     keyring: Arc<ArcSwap<Keyring>>,
     seen: std::sync::Mutex<Option<Stamp>>,
+    audit: Audit,
 }
 
 impl Tokens {
-    /// The tokens of the file at `path`, from which `keyring` was read.
+    /// The tokens of the file at `path`, from which `keyring` was read. What changes in it is noted in `audit`.
     #[must_use]
-    pub fn new(path: &Path, keyring: Keyring) -> Self {
+    pub fn new(path: &Path, keyring: Keyring, audit: Audit) -> Self {
         let seen = std::sync::Mutex::new(stamp(path));
-        Self { path: path.to_owned(), keyring: Arc::new(ArcSwap::from_pointee(keyring)), seen }
+        Self { path: path.to_owned(), keyring: Arc::new(ArcSwap::from_pointee(keyring)), seen, audit }
     }
 
     /// The tokens that count at any moment.
@@ -101,10 +103,20 @@ impl Tokens {
             }
             Ok(keyring) => {
                 let tokens = keyring.entries().len();
-                self.keyring.store(Arc::new(keyring));
+                let before = self.keyring.swap(Arc::new(keyring));
                 log::info!("{tokens} tokens were read from {}", self.path.display());
+                self.note_changes(&before);
             }
             Err(error) => log::error!("the tokens read before stay valid: {}", Chain(&error)),
+        }
+    }
+
+    /// Who changed the file nobody knows: it is not done through the bridge.
+    fn note_changes(&self, before: &Keyring) {
+        for change in before.changes(&self.keyring.load()) {
+            let (name, what, rights) = (change.name(), change.what.as_str(), change.rights());
+            let note = Note { who: Some(name.clone()), detail: Some(rights.clone()), ..Note::new(Kind::Token, what) };
+            self.audit.note(note, format_args!("the token {name} was {what}: {rights}"));
         }
     }
 }
@@ -126,7 +138,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens.toml");
         std::fs::write(&path, ONE).unwrap();
-        let tokens = Tokens::new(&path, Keyring::load(&path).unwrap());
+        let tokens = Tokens::new(&path, Keyring::load(&path).unwrap(), Audit::new().0);
         for broken in ["[[token", "", "[[tokens]]\n"] {
             std::fs::write(&path, broken).unwrap();
             tokens.reload();
@@ -139,7 +151,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokens.toml");
         std::fs::write(&path, ONE).unwrap();
-        let tokens = Tokens::new(&path, Keyring::load(&path).unwrap());
+        let tokens = Tokens::new(&path, Keyring::load(&path).unwrap(), Audit::new().0);
         let two = format!("{ONE}{}", ONE.replace("\"a\"", "\"b\"").replace("9f86", "0f86"));
         std::fs::write(&path, two).unwrap();
         tokens.reload_if_changed();

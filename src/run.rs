@@ -77,7 +77,7 @@ pub enum RunResult {
     /// It failed; systemd's word for it: `exit-code`, `signal`, `core-dump`, `timeout`, `watchdog`, `oom-kill`, …
     Failed(String),
     /// It has ended, but nobody knows any more how.
-    Unknown,
+    Lost,
 }
 
 impl RunResult {
@@ -88,7 +88,7 @@ impl RunResult {
             Self::Success => "success",
             Self::Stopped => "stopped",
             Self::Failed(word) => word,
-            Self::Unknown => "unknown",
+            Self::Lost => "lost",
         }
     }
 
@@ -98,7 +98,7 @@ impl RunResult {
         match word {
             "success" => Self::Success,
             "stopped" => Self::Stopped,
-            "unknown" => Self::Unknown,
+            "lost" => Self::Lost,
             word => Self::Failed(word.to_owned()),
         }
     }
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_verdict_and_its_word_are_one() {
-        for word in ["success", "stopped", "unknown", "exit-code", "oom-kill"] {
+        for word in ["success", "stopped", "lost", "exit-code", "oom-kill"] {
             assert_eq!(RunResult::from_word(word).as_str(), word);
         }
         assert_eq!(RunResult::from_word("oom-kill"), RunResult::Failed("oom-kill".to_owned()));

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::io::Write;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
 /// Shows an error and each of its causes on one line.
@@ -38,6 +38,14 @@ impl Log for StandardError {
     }
 
     fn flush(&self) {}
+}
+
+/// Sends one record to the journal from a command, whose words go to its terminal. Where there is no journal, nobody is told.
+pub fn tell_journal(said: fmt::Arguments<'_>, fields: &[(&str, &str)]) {
+    let Ok(journal) = JournalLog::new() else { return };
+    let record = Record::builder().level(Level::Info).target(module_path!()).args(said).key_values(&fields).build();
+    // A command does not fail for what it says.
+    let _ = journal.journal_send(&record);
 }
 
 /// Sends the log to the journal if that is where standard error goes, to standard error otherwise.

@@ -6,10 +6,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use ci_bridge::auth::{Access, Denial, Keyring, Token, TokenHash};
+use ci_bridge::auth::{Access, Denial, Keyring, Scope, Token, TokenHash};
 use ci_bridge::config::Settings;
 use ci_bridge::policy::{JobName, Prefix};
 use ci_bridge::setup::polkit;
+use ci_bridge::store::{AuditEntry, AuditFilter, Store};
 use jiff::Timestamp;
 use tempfile::TempDir;
 
@@ -275,6 +276,65 @@ fn the_list_shows_state_and_scope_but_no_secret() {
         (&"revoked".into(), &serde_json::Value::Null)
     );
     assert!(!said.contains("sha256") && !said.contains("cib_"), "{said}");
+}
+
+#[test]
+fn a_scope_is_one_that_fits_the_token_and_is_shown() {
+    let machine = Machine::new();
+    for (line, status) in [
+        ("token new a --access ro --scope audit", 1),
+        ("token new a --access rw --scope audit --job ci-docs-*", 1),
+        ("token new a --access rw --scope admin", 2),
+    ] {
+        assert_eq!(machine.run(line).status, status, "{line}");
+    }
+    assert!(!machine.tokens().exists());
+    let token = machine.run("token new auditor --access rw --scope audit").ok();
+    assert!(machine.keyring().authenticate(token.trim(), Timestamp::now()).unwrap().has(Scope::Audit));
+    let said = machine.run("token list").ok();
+    let row: Vec<_> = said.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row, ["auditor", "rw+audit", "valid", "never", "all"]);
+    let list: serde_json::Value = serde_json::from_str(&machine.run("token list --json").ok()).unwrap();
+    assert_eq!(list["tokens"][0]["scopes"], serde_json::json!(["audit"]));
+}
+
+#[test]
+fn a_backup_is_made_while_the_history_is_in_use_and_overwrites_nothing() {
+    let machine = Machine::new();
+    let directory = machine.path("srv/state");
+    machine.write("etc/ci-bridge/config.toml", "state_directory = \"/srv/state\"\n[jobs]\nprefixes = [\"ci-test-\"]\n");
+    let copy = machine.path("copy.db");
+    let line = format!("backup {}", copy.display());
+    let said = machine.run(&line).failed(1);
+    assert!(said.contains("cannot read") && said.contains("srv/state/ci-bridge.db"), "{said}");
+    assert!(!copy.exists());
+
+    fs::create_dir_all(&directory).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(Store::open(&directory)).unwrap().store;
+    let entry = AuditEntry {
+        at: Timestamp::UNIX_EPOCH,
+        kind: "stop".to_owned(),
+        who: None,
+        address: None,
+        request: None,
+        job: None,
+        run: None,
+        outcome: "stopped".to_owned(),
+        detail: None,
+    };
+    runtime.block_on(store.append_audit(vec![entry.clone()])).unwrap();
+    assert_eq!(machine.run(&line).ok(), format!("copied the history to {}\n", copy.display()));
+    assert_eq!(mode(&copy), 0o600);
+    assert!(machine.run(&line).failed(1).contains("exists already; nothing is overwritten"));
+    assert!(machine.run("backup /nowhere/copy.db").failed(1).contains("cannot write /nowhere/copy.db"));
+
+    // As the documentation restores it.
+    let restored = tempfile::tempdir().unwrap();
+    fs::copy(&copy, restored.path().join("ci-bridge.db")).unwrap();
+    let opened = runtime.block_on(Store::open(restored.path())).unwrap();
+    let read = runtime.block_on(opened.store.audit(None, 10, &AuditFilter::default())).unwrap();
+    assert_eq!(read.into_iter().map(|record| record.entry).collect::<Vec<_>>(), [entry]);
 }
 
 #[test]

@@ -240,11 +240,11 @@ fn a_job_is_followed_without_being_started() {
         (TAIL, Answer::lines([("one", "c1")])),
         (TAIL, Answer::lines([("two", "c2")]).then("gap", &json!({ "reason": "vacuumed" })).end("exit-code", Some(3))),
     ]);
-    let done = bridge.run(&["tail", "ci-test-a", "--follow", "--lines", "5", "--raw"]);
+    let done = bridge.run(&["tail", "ci-test-a", "--follow", "--lines", "5", "--raw", "--priority", "err"]);
     assert_eq!((done.status, done.stdout.as_str()), (0, "one\ntwo\n"), "{}", done.stderr);
     assert!(done.stderr.ends_with("journald has deleted them\nci-test-a: exit-code, exit code 3\n"), "{}", done.stderr);
-    let expected = ["follow=true&format=sse&raw=true&lines=5", "follow=true&format=sse&raw=true&cursor=c1"];
-    assert_eq!(bridge.asked(), expected.map(|query| format!("{TAIL}?{query}")));
+    let wanted = "follow=true&format=sse&raw=true&priority=err";
+    assert_eq!(bridge.asked(), ["lines=5", "cursor=c1"].map(|place| format!("{TAIL}?{wanted}&{place}")));
 
     let bridge = Played::new([(TAIL, Answer::lines([("one", "c1")]).end("success", Some(0)))]);
     let done = bridge.run(&["tail", "ci-test-a", "-f", "--json"]);
@@ -377,9 +377,60 @@ fn state_and_stop_and_jobs_are_for_people_and_for_scripts() {
             { "job": "ci-test-b@", "state": null, "template": true, "description": null },
         ] }),
     );
+    let runs = Answer::json(
+        200,
+        &json!({ "more": false, "runs": [
+            { "id": "r2", "requested_at": "2026-11-21T10:40:02Z", "state": "running", "result": null, "duration_seconds": null, "started_by": "ci" },
+            { "id": "r1", "requested_at": "2026-11-20T10:40:02Z", "state": "ended", "result": "exit-code", "duration_seconds": 61.04, "started_by": "systemd" },
+        ] }),
+    );
+    let done = Played::new([("GET /api/job/ci-test-a/runs", runs)]).run(&["runs", "ci-test-a", "--limit", "2"]);
+    assert_eq!(
+        done.stdout,
+        "RUN  REQUESTED             RESULT     TOOK    BY\n\
+         r2   2026-11-21T10:40:02Z  running            ci\n\
+         r1   2026-11-20T10:40:02Z  exit-code  61.0 s  systemd\n"
+    );
     let done = Played::new([("GET /api/jobs", jobs)]).run(&["jobs"]);
     let expected = "JOB         STATE     DESCRIPTION\nci-test-a   inactive  Say hello\nci-test-b@  template\n";
     assert_eq!(done.stdout, expected);
+}
+
+#[test]
+fn the_audit_is_a_table_and_asks_for_what_is_wanted() {
+    let page = Answer::json(
+        200,
+        &json!({ "more": false, "before": null, "entries": [
+            { "id": 12, "time": "2026-11-21T10:40:02Z", "kind": "start", "who": "ci", "address": "192.0.2.1", "job": "ci-test-a", "outcome": "accepted", "detail": null },
+            { "id": 9, "time": "2026-11-20T10:40:02Z", "kind": "token", "who": "ci", "address": null, "job": null, "outcome": "added", "detail": "rw" },
+        ] }),
+    );
+    let bridge = Played::new([("GET /api/audit", page.clone()), ("GET /api/audit", page)]);
+    let command = bridge.command(&["audit"]).output().unwrap();
+    assert_eq!(
+        Done::from(command).stdout,
+        "ID  TIME                  KIND   WHO  FROM       JOB        OUTCOME   DETAIL\n\
+         12  2026-11-21T10:40:02Z  start  ci   192.0.2.1  ci-test-a  accepted\n\
+         9   2026-11-20T10:40:02Z  token  ci                         added     rw\n"
+    );
+    let options = [
+        ["--limit", "2"],
+        ["--before", "13"],
+        ["--kind", "start"],
+        ["--who", "ci"],
+        ["--job", "ci-test-a@"],
+        ["--instance", "b c"],
+        ["--run", RUN],
+    ];
+    let done = bridge.run(&[&["audit", "--json"], options.concat().as_slice()].concat());
+    assert_eq!(serde_json::from_str::<Value>(&done.stdout).unwrap()["entries"][0]["id"], 12);
+    let query = "limit=2&before=13&kind=start&who=ci&job=ci-test-a%40&instance=b+c";
+    assert_eq!(bridge.asked(), ["GET /api/audit", &format!("GET /api/audit?{query}&run={RUN}")]);
+
+    let refused = Answer::problem(403, "scope_missing", "the token has not the scope `audit`");
+    let done = Played::new([("GET /api/audit", refused)]).run(&["audit"]);
+    assert_eq!((done.status, done.stdout.as_str()), (1, ""));
+    assert_eq!(done.stderr, "error: the token has not the scope `audit` (scope_missing)\n");
 }
 
 #[test]

@@ -255,10 +255,23 @@ fn every_command_line_that_is_shown_is_one_that_the_program_takes() {
 #[test]
 fn the_table_of_errors_is_the_list_of_codes() {
     let source = |file: &str| fs::read_to_string(Path::new(ROOT).join("src").join(file)).unwrap();
-    let http: String =
-        ["error", "authenticate", "params", "problem", "index", "jobs", "logs", "format", "stream", "mod"]
-            .map(|module| source(&format!("http/{module}.rs")))
-            .concat();
+    let http: String = [
+        "error",
+        "audit",
+        "authenticate",
+        "params",
+        "problem",
+        "index",
+        "jobs",
+        "logs",
+        "runs",
+        "retry",
+        "format",
+        "stream",
+        "mod",
+    ]
+    .map(|module| source(&format!("http/{module}.rs")))
+    .concat();
     let mut made: BTreeMap<String, Option<u16>> = BTreeMap::new();
     let with_status = Regex::new(r#"StatusCode::([A-Z_]+),[ \n]*"([a-z_]+)""#).unwrap();
     for found in with_status.captures_iter(&http) {
@@ -297,6 +310,7 @@ fn status(name: &str) -> u16 {
         "METHOD_NOT_ALLOWED" => 405,
         "CONFLICT" => 409,
         "PAYLOAD_TOO_LARGE" => 413,
+        "FAILED_DEPENDENCY" => 424,
         "UNPROCESSABLE_ENTITY" => 422,
         "TOO_MANY_REQUESTS" => 429,
         "INTERNAL_SERVER_ERROR" => 500,
@@ -384,8 +398,8 @@ fn every_endpoint_is_documented_with_its_parameters() {
         assert!(page.text.contains(&format!("{}`", &found[1])), "{} is missing", &found[1]);
     }
     assert!(routes > 8, "{routes}");
-    let source =
-        ["jobs", "logs"].map(|file| fs::read_to_string(Path::new(ROOT).join(format!("src/http/{file}.rs"))).unwrap());
+    let source = ["audit", "jobs", "logs", "runs"]
+        .map(|file| fs::read_to_string(Path::new(ROOT).join(format!("src/http/{file}.rs"))).unwrap());
     let accepted = Regex::new(r"Params::of\(&uri, &\[([^\]]*)\]\)").unwrap();
     let rows: BTreeSet<String> =
         code_in(&page.text.lines().filter(|line| line.starts_with('|')).collect::<Vec<_>>().join("\n"))

@@ -14,7 +14,7 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 18] = [
+const PARTS: [Part; 21] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
@@ -28,14 +28,38 @@ const PARTS: [Part; 18] = [
     ("alerts", &["config", "policy", "run", "runners", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("fleet", &["alerts", "config", "runners", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),
-    ("jobs", &["invocation", "journal", "policy", "run", "systemd", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
-    ("http", &["auth", "config", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
-    ("lifecycle", &["auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    (
+        "jobs",
+        &["archive", "invocation", "journal", "policy", "run", "store", "systemd", "telemetry"],
+        &["axum", "hyper", "sqlx", "zbus"],
+    ),
+    ("archive", &["invocation", "journal", "policy"], &IMPURE),
+    ("audit", &["auth", "policy", "run", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    ("http", &["audit", "auth", "config", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
+    ("lifecycle", &["audit", "auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    ("retention", &["config", "policy", "run", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     // These two put the others together.
-    ("app", &["auth", "config", "http", "jobs", "journal", "lifecycle", "systemd"], &["axum", "hyper", "sqlx", "zbus"]),
+    (
+        "app",
+        &[
+            "archive",
+            "audit",
+            "auth",
+            "config",
+            "http",
+            "jobs",
+            "journal",
+            "lifecycle",
+            "retention",
+            "store",
+            "systemd",
+            "telemetry",
+        ],
+        &["axum", "hyper", "sqlx", "zbus"],
+    ),
     (
         "cli",
-        &["app", "auth", "config", "journal", "policy", "setup", "systemd", "telemetry"],
+        &["app", "auth", "config", "journal", "policy", "setup", "store", "systemd", "telemetry"],
         &["axum", "hyper", "sqlx"],
     ),
 ];

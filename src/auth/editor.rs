@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
-use super::{Access, JobPattern, Keyring, TokenHash, TokenName};
+use super::{Access, Change, JobPattern, Keyring, Scope, TokenHash, TokenName};
 use crate::config::{Error as FileError, Fault, Owner, replace_file};
 
 /// The beginning of a new file.
@@ -58,6 +58,8 @@ pub struct NewEntry {
     pub hash: TokenHash,
     /// The jobs it sees; empty for all allowed jobs.
     pub jobs: Vec<JobPattern>,
+    /// What it may do besides.
+    pub scopes: Vec<Scope>,
     /// The moment of registration.
     pub created: Timestamp,
     /// From when on it is refused; `None` for never.
@@ -69,6 +71,8 @@ pub struct TokensEditor {
     path: PathBuf,
     document: DocumentMut,
     keyring: Keyring,
+    /// The tokens of the file as it is.
+    before: Keyring,
     /// The directory, not the file: the file is another one after each change.
     _lock: File,
 }
@@ -90,7 +94,7 @@ impl TokensEditor {
         let invalid = |fault| FileError::Invalid { path: path.to_owned(), fault };
         let keyring = Keyring::parse(&text).map_err(invalid)?;
         let document = text.parse().map_err(|error| invalid(Fault::new(error)))?;
-        Ok(Self { path: path.to_owned(), document, keyring, _lock: lock })
+        Ok(Self { path: path.to_owned(), document, before: keyring.clone(), keyring, _lock: lock })
     }
 
     /// The tokens with the changes so far.
@@ -99,10 +103,17 @@ impl TokensEditor {
         &self.keyring
     }
 
+    /// The changes so far.
+    #[must_use]
+    pub fn changes(&self) -> Vec<Change> {
+        self.before.changes(&self.keyring)
+    }
+
     /// Registers a token.
     ///
     /// # Errors
-    /// [`EditError::NameTaken`], [`EditError::Refused`] for a hash that is registered already, [`EditError::Form`].
+    /// [`EditError::NameTaken`], [`EditError::Refused`] for a hash that is registered already or scopes that do not fit
+    /// the rest, [`EditError::Form`].
     pub fn add(&mut self, new: &NewEntry) -> Result<(), EditError> {
         let named = |entry: &super::Entry| *entry.caller().name() == new.name && entry.revoked.is_none();
         if self.keyring.entries().iter().any(named) {
@@ -115,6 +126,10 @@ impl TokensEditor {
         if !new.jobs.is_empty() {
             let patterns: Array = new.jobs.iter().map(ToString::to_string).collect();
             table.insert("jobs", patterns.into());
+        }
+        if !new.scopes.is_empty() {
+            let scopes: Array = new.scopes.iter().map(ToString::to_string).collect();
+            table.insert("scopes", scopes.into());
         }
         table.insert("created", moment(new.created)?);
         if let Some(expires) = new.expires {
@@ -177,6 +192,7 @@ mod tests {
             access: Access::ReadOnly,
             hash: TokenHash::of(name),
             jobs: vec!["ci-test-*".parse().unwrap()],
+            scopes: Vec::new(),
             created: "2030-01-31T12:00:00.5Z".parse().unwrap(),
             expires: Some("2031-01-31T12:00:00Z".parse().unwrap()),
         }
@@ -239,6 +255,21 @@ mod tests {
         editor.add(&second).unwrap();
         assert!(editor.keyring().authenticate("second", now).is_ok());
         assert!(matches!(editor.revoke(&"other".parse().unwrap(), now), Err(EditError::NoSuchName(_))));
+    }
+
+    #[test]
+    fn a_scope_is_written_as_it_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokens.toml");
+        let mut editor = TokensEditor::open(&path).unwrap();
+        let refused = NewEntry { scopes: vec![Scope::Audit], ..entry("auditor") };
+        assert!(matches!(editor.add(&refused), Err(EditError::Refused(_))));
+        drop(editor);
+        let mut editor = TokensEditor::open(&path).unwrap();
+        editor.add(&NewEntry { access: Access::ReadWrite, jobs: Vec::new(), ..refused }).unwrap();
+        editor.save(OWNER).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().contains("scopes = [\"audit\"]\n"));
+        assert!(Keyring::load(&path).unwrap().entries()[0].caller().has(Scope::Audit));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 use super::token::{MARK, Token};
-use super::{Access, Denial, JobPattern};
+use super::{Access, Denial, JobPattern, Scope};
 use crate::config::{Document, Error, Fault, Section, read_file};
 use crate::policy::JobName;
 
@@ -109,6 +109,7 @@ pub struct Caller {
     name: TokenName,
     access: Access,
     jobs: Option<Vec<JobPattern>>,
+    scopes: Vec<Scope>,
     hash: TokenHash,
 }
 
@@ -131,10 +132,44 @@ impl Caller {
         self.access == Access::ReadWrite
     }
 
+    /// Whether the token has this right.
+    #[must_use]
+    pub fn has(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope)
+    }
+
+    /// The rights that the token has besides its access.
+    #[must_use]
+    pub fn scopes(&self) -> &[Scope] {
+        &self.scopes
+    }
+
     /// Whether `job` exists for this caller.
     #[must_use]
     pub fn may_see(&self, job: &JobName) -> bool {
         self.jobs.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| pattern.matches(job)))
+    }
+}
+
+impl Caller {
+    /// Refuses a right that would be of no use, or would undo a limit of the same token.
+    fn check_scopes(&self) -> Result<(), Fault> {
+        let name = &self.name;
+        for scope in &self.scopes {
+            match scope {
+                Scope::Audit if !self.may_write() => {
+                    return Err(Fault::new(format!("`{name}`: the scope `{scope}` takes `access = \"rw\"`")));
+                }
+                Scope::Audit if self.jobs.is_some() => {
+                    return Err(Fault::new(format!(
+                        "`{name}`: the scope `{scope}` shows all jobs, so the token can't be limited to some; remove \
+                         `jobs`, or make a second token"
+                    )));
+                }
+                Scope::Audit => {}
+            }
+        }
+        Ok(())
     }
 }
 
@@ -193,10 +228,12 @@ impl Entry {
             }
             patterns.iter().map(|pattern| pattern.parsed(str::parse)).collect()
         });
+        let scopes = scopes(section);
         let moment = |key| section.get(key).map(|value| value.moment()).transpose();
         let (created, expires, not_before, revoked) =
             (moment("created"), moment("expires"), moment("not_before"), moment("revoked"));
-        let caller = Caller { name: name?, access: access?, jobs: jobs.transpose()?, hash: hash? };
+        let caller = Caller { name: name?, access: access?, jobs: jobs.transpose()?, scopes: scopes?, hash: hash? };
+        caller.check_scopes()?;
         Ok(Self {
             caller: Arc::new(caller),
             created: created?,
@@ -204,6 +241,75 @@ impl Entry {
             not_before: not_before?,
             revoked: revoked?,
         })
+    }
+}
+
+fn scopes(section: &Section<'_>) -> Result<Vec<Scope>, Fault> {
+    let Some(value) = section.get("scopes") else { return Ok(Vec::new()) };
+    let mut scopes = Vec::new();
+    for element in value.list()? {
+        let scope = element.parsed(str::parse)?;
+        if scopes.contains(&scope) {
+            return Err(element.fault(format!("`{scope}` is there twice; remove one")));
+        }
+        scopes.push(scope);
+    }
+    Ok(scopes)
+}
+
+/// What happened to a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// It was registered.
+    Added,
+    /// It was withdrawn; its entry is there still.
+    Revoked,
+    /// It is still the same text, but has another name, other rights or another time.
+    Changed,
+    /// Its entry is gone.
+    Removed,
+}
+
+impl What {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Revoked => "revoked",
+            Self::Changed => "changed",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// A difference between two sets of tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What happened.
+    pub what: What,
+    /// The token as it is now, or as it was before it was removed.
+    entry: Entry,
+}
+
+impl Change {
+    /// The name of the token.
+    #[must_use]
+    pub fn name(&self) -> &TokenName {
+        self.entry.caller.name()
+    }
+
+    /// What the token may do, and until when, such as `rw, jobs ci-docs-*, until 2030-01-31T12:00:00Z`.
+    #[must_use]
+    pub fn rights(&self) -> String {
+        let Caller { access, jobs, scopes, .. } = self.entry.caller();
+        let mut rights = vec![access.to_string()];
+        rights.extend(scopes.iter().map(|scope| format!("scope {scope}")));
+        rights.extend(jobs.iter().flatten().map(|pattern| format!("jobs {pattern}")));
+        rights.extend(self.entry.not_before.map(|from| format!("from {from}")));
+        rights.extend(self.entry.expires.map(|at| format!("until {at}")));
+        rights.extend(self.entry.revoked.map(|at| format!("revoked {at}")));
+        rights.join(", ")
     }
 }
 
@@ -283,6 +389,28 @@ impl Keyring {
     pub fn confirm(&self, caller: &Caller, now: Timestamp) -> Result<(), Denial> {
         let current = self.look_up(caller.hash, now)?;
         if *current == *caller { Ok(()) } else { Err(Denial::Unknown) }
+    }
+
+    /// What is different in `newer`, in the order of the files; what became of a token is told by its hash, not by its
+    /// name.
+    #[must_use]
+    pub fn changes(&self, newer: &Self) -> Vec<Change> {
+        let find = |keyring: &Self, entry: &Entry| {
+            keyring.entries.iter().find(|other| other.caller.hash == entry.caller.hash).cloned()
+        };
+        let mut changes = Vec::new();
+        for entry in &newer.entries {
+            let what = match find(self, entry) {
+                None => What::Added,
+                Some(before) if before == *entry => continue,
+                Some(before) if before.revoked.is_none() && entry.revoked.is_some() => What::Revoked,
+                Some(_) => What::Changed,
+            };
+            changes.push(Change { what, entry: entry.clone() });
+        }
+        let removed = self.entries.iter().filter(|entry| find(newer, entry).is_none());
+        changes.extend(removed.map(|entry| Change { what: What::Removed, entry: entry.clone() }));
+        changes
     }
 
     fn look_up(&self, hash: TokenHash, now: Timestamp) -> Result<Arc<Caller>, Denial> {

@@ -7,6 +7,7 @@
 mod editor;
 mod keyring;
 mod pattern;
+mod scope;
 mod token;
 
 use std::fmt;
@@ -15,8 +16,9 @@ use std::str::FromStr;
 use jiff::Timestamp;
 
 pub use self::editor::{EditError, NewEntry, TokensEditor};
-pub use self::keyring::{Caller, Entry, Keyring, NotATokenHash, TokenHash, TokenName, TokenNameError};
+pub use self::keyring::{Caller, Change, Entry, Keyring, NotATokenHash, TokenHash, TokenName, TokenNameError, What};
 pub use self::pattern::{JobPattern, PatternError};
+pub use self::scope::{NotAScope, Scope};
 pub use self::token::{Token, TokenError};
 
 /// What a token was made for.

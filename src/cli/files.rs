@@ -10,6 +10,7 @@ use anyhow::Context;
 use crate::auth::{EditError, TokensEditor};
 use crate::config::{CONFIG_FILE, Error, Owner, Settings, TOKENS_FILE};
 use crate::setup::SERVICE_USER;
+use crate::telemetry::tell_journal;
 
 /// The options that say which installation is meant.
 #[derive(Debug, Clone, clap::Args)]
@@ -54,6 +55,21 @@ impl Files {
         let path = self.tokens_file(settings);
         self.make_directory_of(&path)?;
         TokensEditor::open(&path).map_err(|error: EditError| error.into())
+    }
+
+    /// Writes the changed tokens, and tells the journal of each change: the service sees that the file has changed, but
+    /// not who did it.
+    pub(super) fn save_tokens(&self, editor: &TokensEditor) -> Result<(), EditError> {
+        editor.save(self.owner())?;
+        // Below another directory it is the installation of another machine.
+        if self.root == Path::new("/") {
+            for change in editor.changes() {
+                let (name, what, rights) = (change.name().as_str(), change.what.as_str(), change.rights());
+                let fields = [("kind", "token"), ("outcome", what), ("token", name)];
+                tell_journal(format_args!("the token {name} was {what} with ci-bridge: {rights}"), &fields);
+            }
+        }
+        Ok(())
     }
 
     /// Makes the directory that `path` is to be in, readable for the service, unless it is there.

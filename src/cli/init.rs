@@ -151,12 +151,13 @@ fn write_tokens(files: &Files, settings: &Settings) -> anyhow::Result<(Vec<NewTo
             access,
             hash: TokenHash::of(token.expose()),
             jobs: Vec::new(),
+            scopes: Vec::new(),
             created: Timestamp::now(),
             expires: None,
         })?;
         tokens.push(NewToken { name, about, token });
     }
-    editor.save(files.owner())?;
+    files.save_tokens(&editor)?;
     Ok((tokens, Step { path, action: Action::Wrote, about: "the hashes of the tokens `ci` and `read`".to_owned() }))
 }
 

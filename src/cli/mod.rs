@@ -3,6 +3,7 @@
 //! A command prints its result on standard output and everything else on standard error. Deliberately absent: decisions.
 //! What may be done is decided by `policy` and `auth`; this module only carries it out.
 
+mod backup;
 mod check;
 mod client;
 mod files;
@@ -53,12 +54,15 @@ enum Command {
     Init(init::Args),
     Token(token::Args),
     Check(check::Args),
+    Backup(backup::Args),
     Run(client::Run),
     State(client::State),
     Logs(client::Logs),
     Tail(client::Tail),
     Stop(client::Stop),
     Jobs(client::Jobs),
+    Runs(client::Runs),
+    Audit(client::Audit),
     Generate(generate::Args),
 }
 
@@ -74,11 +78,14 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Init(args) => init::run(&args, &mut out).map(|()| 0),
         Command::Token(args) => token::run(args, &mut out).map(|()| 0),
         Command::Check(args) => check::run(&args, &mut out).map(|sound| if sound { 0 } else { EXIT_FAILURE }),
+        Command::Backup(args) => backup::run(&args, &mut out).map(|()| 0),
         Command::State(args) => client::state(&args, &mut out).map(|()| 0),
         Command::Logs(args) => client::logs(&args, &mut out).map(|()| 0),
         Command::Tail(args) => client::tail(&args, &mut out).map(|()| 0),
         Command::Stop(args) => client::stop(&args, &mut out).map(|()| 0),
         Command::Jobs(args) => client::jobs(&args, &mut out).map(|()| 0),
+        Command::Runs(args) => client::runs(&args, &mut out).map(|()| 0),
+        Command::Audit(args) => client::audit(&args, &mut out).map(|()| 0),
         Command::Generate(args) => generate::run(&args, &mut out).map(|()| 0),
     };
     match done.and_then(|status| Ok(out.flush().map(|()| status)?)) {

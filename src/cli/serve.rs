@@ -37,6 +37,7 @@ pub(super) fn run(args: &Args, verbose: bool) -> anyhow::Result<()> {
 fn read(files: &Files) -> Result<(Settings, Keyring), Error> {
     let mut settings = Settings::load(&files.config_file())?;
     settings.tokens_file = files.below_root(&settings.tokens_file);
+    settings.state_directory = files.below_root(&settings.state_directory);
     let keyring = Keyring::load(&settings.tokens_file)?;
     if keyring.is_empty() {
         let what = "no token is registered, so nobody could get in; make one with \

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::files::Files;
-use crate::auth::{Access, Denial, Entry, JobPattern, Keyring, NewEntry, Token, TokenHash, TokenName};
+use crate::auth::{Access, Denial, Entry, JobPattern, Keyring, NewEntry, Scope, Token, TokenHash, TokenName};
 use crate::config::parse_duration;
 
 /// Make, list and revoke tokens
@@ -51,6 +51,10 @@ struct New {
     #[arg(long = "job", value_name = "PATTERN")]
     jobs: Vec<JobPattern>,
 
+    /// Let it do this besides: `audit` reads what everybody did, and takes `rw` and no `--job`
+    #[arg(long = "scope", value_name = "audit")]
+    scopes: Vec<Scope>,
+
     /// Refuse it after this time, such as `90d`
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     expires: Option<Duration>,
@@ -67,6 +71,7 @@ const NEW_EXAMPLES: &str = "\
 Examples:
   ci-bridge token new ci --access rw
   ci-bridge token new docs --access rw --job 'ci-docs-*' --expires 90d
+  ci-bridge token new auditor --access rw --scope audit
   ci-bridge token new ci --access rw | gh secret set CI_TOKEN_RW
   ci-bridge token new old --access rw --sha256 \"$(printf %s \"$OLD\" | sha256sum | head -c 64)\"";
 
@@ -126,9 +131,17 @@ fn new(args: New, out: &mut impl Write) -> anyhow::Result<()> {
     };
     let mut editor = args.files.edit_tokens(args.files.settings()?.as_ref())?;
     let name = args.name;
-    let entry = NewEntry { name: name.clone(), access: args.access, hash, jobs: args.jobs, created: now, expires };
+    let entry = NewEntry {
+        name: name.clone(),
+        access: args.access,
+        hash,
+        jobs: args.jobs,
+        scopes: args.scopes,
+        created: now,
+        expires,
+    };
     editor.add(&entry)?;
-    editor.save(args.files.owner())?;
+    args.files.save_tokens(&editor)?;
     match made {
         Some(token) => writeln!(out, "{}", token.expose())
             .with_context(|| format!("the token could not be shown; run `ci-bridge token revoke {name}`"))?,
@@ -159,7 +172,7 @@ fn list(args: &List, out: &mut impl Write) -> anyhow::Result<()> {
 fn revoke(args: &Revoke, out: &mut impl Write) -> anyhow::Result<()> {
     let mut editor = args.files.edit_tokens(args.files.settings()?.as_ref())?;
     editor.revoke(&args.name, Timestamp::now())?;
-    editor.save(args.files.owner())?;
+    args.files.save_tokens(&editor)?;
     writeln!(out, "revoked `{}`", args.name)?;
     Ok(())
 }
@@ -180,7 +193,12 @@ fn as_row(entry: &Entry, now: Timestamp) -> [String; 5] {
         .jobs()
         .map_or("all".to_owned(), |jobs| jobs.iter().map(JobPattern::to_string).collect::<Vec<_>>().join(", "));
     let expires = entry.expires.map_or("never".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M UTC").to_string());
-    [caller.name().to_string(), caller.access().to_string(), state(entry, now).to_owned(), expires, jobs]
+    let access = std::iter::once(caller.access().to_string()).chain(scopes(entry)).collect::<Vec<_>>().join("+");
+    [caller.name().to_string(), access, state(entry, now).to_owned(), expires, jobs]
+}
+
+fn scopes(entry: &Entry) -> Vec<String> {
+    entry.caller().scopes().iter().map(Scope::to_string).collect()
 }
 
 fn as_json(entry: &Entry, now: Timestamp) -> serde_json::Value {
@@ -188,6 +206,7 @@ fn as_json(entry: &Entry, now: Timestamp) -> serde_json::Value {
     json!({
         "name": caller.name().as_str(),
         "access": caller.access().to_string(),
+        "scopes": scopes(entry),
         "jobs": entry.jobs().map(|jobs| jobs.iter().map(JobPattern::to_string).collect::<Vec<_>>()),
         "state": state(entry, now),
         "created": entry.created,

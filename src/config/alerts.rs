@@ -170,7 +170,7 @@ pub(super) fn alerts(root: &Section<'_>) -> Result<Vec<Alert>, Fault> {
 fn alert(section: &Section<'_>) -> Result<Alert, Fault> {
     let name: SourceName = section.require("name", "name = \"ops\"")?.parsed(str::parse)?;
     let address = section.require("url", "url = \"https://hooks.example.com/…\"")?;
-    let allow_private = section.get("allow_private").map_or(Ok(false), |value| value.boolean())?;
+    let allow_private = section.get("allow_private").map_or(Ok(false), |value| value.flag())?;
     let url = address.parsed(|text| webhook(text, allow_private))?;
     let secret_file = section.get("secret_file");
     let format = format(section)?;

@@ -215,8 +215,8 @@ impl<'d> Value<'d> {
         })
     }
 
-    /// Whether it is `true`.
-    pub(crate) fn boolean(&self) -> Result<bool, Fault> {
+    /// Yes or no.
+    pub(crate) fn flag(&self) -> Result<bool, Fault> {
         self.content.get_ref().as_bool().ok_or_else(|| self.expected("`true` or `false`"))
     }
 

@@ -7,12 +7,15 @@ mod alerts;
 mod api_url;
 mod document;
 mod duration;
+mod history;
 mod listen;
 mod replace;
 mod runners;
+mod size;
 mod starter;
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,12 +25,14 @@ pub use self::document::Fault;
 use self::document::Value;
 pub(crate) use self::document::{Document, Section};
 pub use self::duration::{NotADuration, parse_duration};
+pub use self::history::History;
 pub use self::listen::{Listen, ListenError};
 pub use self::replace::{Owner, replace_file};
 pub use self::runners::{
     GitHubAccess, GitHubScope, GitLabAuth, GitLabScope, Grace, NotASourceName, RunnerList, RunnerSource, SecretPlace,
     SourceName,
 };
+pub use self::size::{NotASize, parse_size};
 pub use self::starter::starter;
 use crate::policy::{Policy, Prefix};
 
@@ -36,6 +41,10 @@ pub const CONFIG_FILE: &str = "/etc/ci-bridge/config.toml";
 
 /// Where the tokens are unless `tokens_file` says otherwise.
 pub const TOKENS_FILE: &str = "/etc/ci-bridge/tokens.toml";
+/// Where the state is unless `state_directory` says otherwise.
+pub const STATE_DIRECTORY: &str = "/var/lib/ci-bridge";
+
+const DAY: Duration = Duration::from_hours(24);
 
 /// Why a file of the configuration could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +116,8 @@ pub struct Settings {
     pub query_tokens: QueryTokens,
     /// The file with the hashes of the tokens, an absolute path.
     pub tokens_file: PathBuf,
+    /// Where the history is kept, an absolute path. Default: `/var/lib/ci-bridge`.
+    pub state_directory: PathBuf,
     /// Which jobs there are.
     pub jobs: Jobs,
     /// What one client or all together may use.
@@ -115,6 +126,10 @@ pub struct Settings {
     pub runners: Vec<RunnerSource>,
     /// Who is told when something happens, each with its own name.
     pub alerts: Vec<Alert>,
+    /// Which logs are kept when journald has deleted them.
+    pub archive: Archive,
+    /// How long what was is kept.
+    pub history: History,
 }
 
 /// The section `[jobs]`.
@@ -133,9 +148,26 @@ pub struct Limits {
     pub max_connections: usize,
     /// Logs that are followed at once. Default: 2000, 1 to 1,000,000.
     pub max_streams: usize,
+    /// Runs of one job that may wait for it. Default: 20, 1 to 10,000.
+    pub max_queued_runs: usize,
     /// How long a client may take to send the head of a request, and how long a kept connection may idle.
     /// Default: 10 s, 1 s to 10 min.
     pub header_timeout: Duration,
+}
+
+/// The section `[archive]`. The last log of a job is kept whatever the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Archive {
+    /// Whether logs are archived at all. Default: true. Those that are archived can be read in any case.
+    pub enabled: bool,
+    /// How long after the end of its run a log is kept. Default: 400 days, at least 1 day.
+    pub max_age: Duration,
+    /// How many bytes all logs together may take of the disk. Default: 10 GiB.
+    pub max_bytes: u64,
+    /// How many logs of each job are kept. Default: 1000, 1 to 1,000,000.
+    pub max_runs_per_job: NonZeroUsize,
+    /// How many bytes of the file system are left free. Default: 1 GiB.
+    pub keep_free: u64,
 }
 
 impl Settings {
@@ -158,12 +190,15 @@ impl Settings {
         let listen = listen(&root)?;
         let query_tokens = root.get("query_tokens").map(|value| value.parsed(QueryTokens::parse)).transpose()?;
         let tokens_file = absolute_path(&root, "tokens_file", TOKENS_FILE)?;
+        let state_directory = absolute_path(&root, "state_directory", STATE_DIRECTORY)?;
         let jobs = root.section("jobs")?;
         let prefixes = prefixes(&jobs)?;
         let instances_per_hour = number(&jobs, "instances_per_hour", 200, 1_000_000)?;
         let limits = limits(&root.section("limits")?)?;
         let runners = runners::runners(&root)?;
         let alerts = alerts::alerts(&root)?;
+        let archive = archive(&root.section("archive")?)?;
+        let history = History::read(&root.section("history")?)?;
 
         document.refuse_unknown()?;
         let prefixes = prefixes
@@ -173,10 +208,13 @@ impl Settings {
             listen,
             query_tokens: query_tokens.unwrap_or_default(),
             tokens_file,
+            state_directory,
             jobs: Jobs { policy: Policy::new(prefixes), instances_per_hour },
             limits,
             runners,
             alerts,
+            archive,
+            history,
         })
     }
 }
@@ -211,8 +249,30 @@ fn limits(limits: &Section<'_>) -> Result<Limits, Fault> {
     Ok(Limits {
         max_connections: number(limits, "max_connections", 4096, 1_000_000)? as usize,
         max_streams: number(limits, "max_streams", 2000, 1_000_000)? as usize,
+        max_queued_runs: number(limits, "max_queued_runs", 20, 10_000)? as usize,
         header_timeout: timeout(limits, "header_timeout", Duration::from_secs(10))?,
     })
+}
+
+fn archive(archive: &Section<'_>) -> Result<Archive, Fault> {
+    Ok(Archive {
+        enabled: archive.get("enabled").map_or(Ok(true), |value| value.flag())?,
+        max_age: age(archive, "max_age", 400 * DAY)?,
+        max_bytes: size(archive, "max_bytes", 10 << 30)?,
+        max_runs_per_job: NonZeroUsize::new(number(archive, "max_runs_per_job", 1000, 1_000_000)? as usize)
+            .unwrap_or(NonZeroUsize::MIN),
+        keep_free: size(archive, "keep_free", 1 << 30)?,
+    })
+}
+
+fn age(section: &Section<'_>, key: &str, default: Duration) -> Result<Duration, Fault> {
+    let Some(value) = section.get(key) else { return Ok(default) };
+    let age = value.parsed(parse_duration)?;
+    if age < DAY { Err(value.fault("choose `1d` or more")) } else { Ok(age) }
+}
+
+fn size(section: &Section<'_>, key: &str, default: u64) -> Result<u64, Fault> {
+    section.get(key).map_or(Ok(default), |value| value.parsed(parse_size))
 }
 
 fn number(section: &Section<'_>, key: &str, default: u32, max: u32) -> Result<u32, Fault> {

@@ -209,8 +209,8 @@ impl Service {
         let interval = length(section, "interval", 60, 10, 3600)?;
         let timeout = length(section, "timeout", 30, 1, 300)?;
         let grace = grace(section)?;
-        let ephemeral = section.get("ephemeral").map_or(Ok(true), |value| value.boolean())?;
-        let doubt_mass_removal = section.get("doubt_mass_removal").map_or(Ok(true), |value| value.boolean())?;
+        let ephemeral = section.get("ephemeral").map_or(Ok(true), |value| value.flag())?;
+        let doubt_mass_removal = section.get("doubt_mass_removal").map_or(Ok(true), |value| value.flag())?;
         let list = match self {
             Self::GitHub => github(section)?,
             Self::GitLab => gitlab(section)?,

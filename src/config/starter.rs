@@ -20,6 +20,9 @@ pub fn starter(prefixes: &[Prefix]) -> String {
 # The hashes of the tokens, see `ci-bridge token --help`.
 #tokens_file = "/etc/ci-bridge/tokens.toml"
 
+# Where the history of runs is kept.
+#state_directory = "/var/lib/ci-bridge"
+
 [jobs]
 # Units whose name starts like this may be started, stopped and read.
 # After a change run `ci-bridge init`, which writes the polkit rule again.
@@ -35,8 +38,32 @@ prefixes = [{}]
 # Logs that are followed at once; each takes one of the connections.
 #max_streams = 2000
 
+# Runs of one job that may wait for it with ?if_busy=queue.
+#max_queued_runs = 20
+
 # How long a client may take to send the head of a request, and how long a connection may idle.
 #header_timeout = "10s"
+
+[archive]
+# Logs of runs that have ended are kept in the state directory, for when journald has deleted them.
+#enabled = true
+
+# A log goes when its run ended so long ago, when all logs together take more of the disk, or when there are so many
+# newer ones of its job. The last one of a job stays in any case.
+#max_age = "400d"
+#max_bytes = "10GiB"
+#max_runs_per_job = 1000
+
+# No log is written that would leave less of the disk free.
+#keep_free = "1GiB"
+
+[history]
+# How long a run is kept after its end, and how many of a job; the last one of a job is kept always.
+#max_age = "400d"
+#max_runs_per_job = 10000
+
+# How long is kept who did what.
+#audit_max_age = "400d"
 "#,
         prefixes.join(", ")
     )
@@ -62,6 +89,6 @@ mod tests {
             .join("\n");
         assert_ne!(uncommented, text);
         assert_eq!(Settings::parse(&uncommented).unwrap(), settings);
-        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 8);
+        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 18);
     }
 }

@@ -12,11 +12,35 @@ fn the_smallest_file_has_a_default_for_everything_else() {
     assert_eq!(settings.listen, [Listen::Tcp("127.0.0.1:8000".parse().unwrap())]);
     assert_eq!(settings.query_tokens, QueryTokens::Allow);
     assert_eq!(settings.tokens_file, Path::new("/etc/ci-bridge/tokens.toml"));
+    assert_eq!(settings.state_directory, Path::new("/var/lib/ci-bridge"));
     assert_eq!(settings.jobs.policy.prefixes(), [Prefix::parse("ci-test-").unwrap()]);
     assert_eq!(settings.jobs.instances_per_hour, 200);
     assert_eq!(settings.limits.max_connections, 4096);
     assert_eq!(settings.limits.max_streams, 2000);
     assert_eq!(settings.limits.header_timeout, Duration::from_secs(10));
+    let archive = Archive {
+        enabled: true,
+        max_age: Duration::from_hours(400 * 24),
+        max_bytes: 10 << 30,
+        max_runs_per_job: NonZeroUsize::new(1000).unwrap(),
+        keep_free: 1 << 30,
+    };
+    assert_eq!(settings.archive, archive);
+    let days = |days: u64| Duration::from_hours(24 * days);
+    let history = History { max_age: days(400), max_runs_per_job: 10_000, audit_max_age: days(400) };
+    assert_eq!(settings.history, history);
+}
+
+#[test]
+fn a_history_is_kept_for_an_hour_to_a_hundred_years() {
+    for key in ["max_age", "audit_max_age"] {
+        for age in ["59m", "36501d", "0s", "1y", "400"] {
+            let said = fault(&format!("{SMALLEST}[history]\n{key} = \"{age}\"\n"));
+            assert!(said.starts_with(&format!("line 4: `history.{key}`: ")), "{said}");
+        }
+    }
+    assert!(fault(&format!("{SMALLEST}[history]\nmax_runs_per_job = 0\n")).contains("choose 1 to 1000000"));
+    assert!(fault(&format!("{SMALLEST}[history]\nmax_runs = 1\n")).contains("history.max_runs"));
 }
 
 #[test]
@@ -26,6 +50,7 @@ fn every_key_is_read() {
         listen = ["[::1]:8000", "unix:/run/ci-bridge/http.sock"]
         query_tokens = "read-only"
         tokens_file = "/etc/other/tokens.toml"
+        state_directory = "/srv/ci-bridge"
 
         [jobs]
         prefixes = ["ci-test-", "nightly-"]
@@ -34,7 +59,20 @@ fn every_key_is_read() {
         [limits]
         max_connections = 100
         max_streams = 50
+        max_queued_runs = 5
         header_timeout = "5s"
+
+        [archive]
+        enabled = false
+        max_age = "90d"
+        max_bytes = "500MiB"
+        max_runs_per_job = 20
+        keep_free = "0B"
+
+        [history]
+        max_age = "30d"
+        max_runs_per_job = 100
+        audit_max_age = "1h"
         "#,
     )
     .unwrap();
@@ -42,13 +80,31 @@ fn every_key_is_read() {
         listen: vec![Listen::Tcp("[::1]:8000".parse().unwrap()), Listen::Unix("/run/ci-bridge/http.sock".into())],
         query_tokens: QueryTokens::ReadOnly,
         tokens_file: "/etc/other/tokens.toml".into(),
+        state_directory: "/srv/ci-bridge".into(),
         jobs: Jobs {
             policy: Policy::new(vec![Prefix::parse("ci-test-").unwrap(), Prefix::parse("nightly-").unwrap()]),
             instances_per_hour: 5,
         },
-        limits: Limits { max_connections: 100, max_streams: 50, header_timeout: Duration::from_secs(5) },
+        limits: Limits {
+            max_connections: 100,
+            max_streams: 50,
+            max_queued_runs: 5,
+            header_timeout: Duration::from_secs(5),
+        },
         runners: Vec::new(),
         alerts: Vec::new(),
+        archive: Archive {
+            enabled: false,
+            max_age: Duration::from_hours(90 * 24),
+            max_bytes: 500 << 20,
+            max_runs_per_job: NonZeroUsize::new(20).unwrap(),
+            keep_free: 0,
+        },
+        history: History {
+            max_age: Duration::from_hours(720),
+            max_runs_per_job: 100,
+            audit_max_age: Duration::from_hours(1),
+        },
     };
     assert_eq!(settings, expected);
 }
@@ -105,6 +161,18 @@ fn a_wrong_value_is_named_with_its_line_and_its_remedy() {
             "line 2: `limits.header_timeout`: `10` is no length of time; write for example `10s`, `5m`, `12h` or `90d`",
         ),
         ("[limits]\nheader_timeout = \"1h\"", "line 2: `limits.header_timeout`: choose between `1s` and `10m`"),
+        ("[archive]\nenabled = \"yes\"", "line 2: `archive.enabled` must be `true` or `false`, not of type string"),
+        ("[archive]\nmax_age = \"12h\"", "line 2: `archive.max_age`: choose `1d` or more"),
+        (
+            "[archive]\nmax_bytes = \"10GB\"",
+            "line 2: `archive.max_bytes`: `10GB` is no size; \
+             write a whole number with `B`, `KiB`, `MiB`, `GiB` or `TiB`, for example `10GiB`",
+        ),
+        ("[archive]\nkeep_free = 5", "line 2: `archive.keep_free` must be a string in quotes, not of type integer"),
+        (
+            "[archive]\nmax_runs_per_job = 0",
+            "line 2: `archive.max_runs_per_job`: 0 is out of range; choose 1 to 1000000",
+        ),
     ] {
         assert_eq!(fault(text), expected);
     }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::problem::Problem;
-use crate::auth::{Caller, Keyring};
+use crate::auth::{Caller, Keyring, Scope};
 use crate::config::QueryTokens;
 
 /// What decides who may call.
@@ -62,8 +62,20 @@ pub(super) async fn require_token(State(gate): State<Gate>, mut request: Request
             response.extensions_mut().insert(caller);
             response
         }
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            let mut response = problem.into_response();
+            if let Some(leaked) = owner_of_query_token(&gate, &request) {
+                response.extensions_mut().insert(leaked);
+            }
+            response
+        }
     }
+}
+
+/// Whose token stands in the URL, for the audit: it may have been recorded on its way, and has to be replaced.
+fn owner_of_query_token(gate: &Gate, request: &Request) -> Option<Arc<Caller>> {
+    let QueryToken(token) = request.extensions().get()?;
+    gate.keyring.load().authenticate(token.expose_secret(), Timestamp::now()).ok()
 }
 
 fn authenticate(gate: &Gate, request: &Request) -> Result<Arc<Caller>, Problem> {
@@ -121,6 +133,9 @@ pub(super) struct Reader(pub(super) Arc<Caller>);
 /// A caller who may change something. Exists only for a token that may.
 pub(super) struct Writer(pub(super) Arc<Caller>);
 
+/// A caller who may read the audit.
+pub(super) struct Auditor;
+
 impl<S: Sync> FromRequestParts<S> for Reader {
     type Rejection = Problem;
 
@@ -137,9 +152,23 @@ impl<S: Sync> FromRequestParts<S> for Writer {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Reader(caller) = Reader::from_request_parts(parts, state).await?;
         if !caller.may_write() {
-            let detail = "the token is read-only; starting and stopping takes a read-write token";
+            let detail = "the token is read-only; this takes a read-write token";
             return Err(Problem::new(StatusCode::FORBIDDEN, "read_only_token", detail));
         }
         Ok(Self(caller))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Auditor {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Writer(caller) = Writer::from_request_parts(parts, state).await?;
+        if !caller.has(Scope::Audit) {
+            let detail = "the token has not the scope `audit`; make one with `ci-bridge token new NAME --access rw --scope \
+                          audit`";
+            return Err(Problem::new(StatusCode::FORBIDDEN, "scope_missing", detail));
+        }
+        Ok(Self)
     }
 }

@@ -1,20 +1,25 @@
 //! What every request and every answer passes, whatever the path: the outermost layer.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{CACHE_CONTROL, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use uuid::Uuid;
 
 use super::authenticate::take_query_token;
+use super::jobs::RUN_ID;
 use super::problem;
 use super::serve::Peer;
-use crate::auth::Caller;
+use crate::audit::{Audit, Kind, Note};
+use crate::auth::{Caller, TokenName};
 use crate::policy::{JobName, Policy};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -34,7 +39,16 @@ const STANDARD_METHODS: [Method; 8] = [
 
 /// The id of one request, a UUID of version 7: the bridge's own, in the answer and in the log, never the client's.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RequestId(Uuid);
+pub(super) struct RequestId(pub(super) Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        // Every request has passed the outermost layer; a new id would only stand for none.
+        Ok(parts.extensions.get().copied().unwrap_or_else(|| Self(Uuid::now_v7())))
+    }
+}
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -42,14 +56,42 @@ impl fmt::Display for RequestId {
     }
 }
 
+/// What came of a request, a word for the audit; of an error it is the code.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outcome(pub(super) &'static str);
+
+/// What the outermost layer works with.
+#[derive(Clone)]
+pub(super) struct Edge {
+    pub(super) policy: Arc<Policy>,
+    pub(super) audit: Audit,
+}
+
 /// One layer and not five: each one boxes the answer of every request once more.
-pub(super) async fn pass(State(policy): State<Arc<Policy>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     // First, so that nothing behind this line sees a token in the URI.
     take_query_token(&mut request);
     let id = RequestId(Uuid::now_v7());
-    let seen = Seen::of(&request);
-    let mut response = problem::with_body(next.run(request).await, id);
-    seen.log_refusal(&policy, id, &response);
+    request.extensions_mut().insert(id);
+    let seen = Seen::of(&request, id);
+    let is_safe = seen.method.is_safe();
+    let answer = async move {
+        let response = problem::with_body(next.run(request).await, id);
+        seen.note(&edge, &response);
+        response
+    };
+    let mut response = if is_safe {
+        answer.await
+    } else {
+        // Works on also after the caller has hung up: what changes something is neither left half done nor unnoted.
+        match tokio::spawn(answer).await {
+            Ok(response) => response,
+            Err(error) => {
+                log::error!("a request was not answered: {error}");
+                problem::with_body(StatusCode::INTERNAL_SERVER_ERROR.into_response(), id)
+            }
+        }
+    };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id.to_string()) {
         headers.insert(REQUEST_ID, id);
@@ -62,57 +104,101 @@ pub(super) async fn pass(State(policy): State<Arc<Policy>>, mut request: Request
     response
 }
 
-/// What the log may want to know of a request, once it is gone.
+/// What the audit and the log may want to know of a request, once it is gone.
 struct Seen {
+    id: RequestId,
     method: Method,
     uri: Uri,
     route: Option<MatchedPath>,
-    peer: Option<Peer>,
+    address: Option<IpAddr>,
 }
 
 impl Seen {
-    fn of(request: &Request) -> Self {
+    fn of(request: &Request, id: RequestId) -> Self {
         Self {
+            id,
             method: request.method().clone(),
             uri: request.uri().clone(),
             route: request.extensions().get().cloned(),
-            peer: request.extensions().get().cloned(),
+            address: request.extensions().get().and_then(Peer::address),
         }
     }
 
-    /// One record for a request that was refused or failed. What succeeded is logged by its handler where it changed
-    /// something; reads are not worth a record each, and strangers must not be able to fill the journal.
+    /// Notes a request that changed something, and one that was refused or failed. Reads that succeed are not worth a
+    /// record each.
     ///
     /// A path that is not one of the API's is not shown: with a slip of the hand a token stands in it.
-    fn log_refusal(&self, policy: &Policy, id: RequestId, response: &Response) {
+    fn note(&self, edge: &Edge, response: &Response) {
         let status = response.status();
-        if !status.is_client_error() && !status.is_server_error() {
+        let has_failed = status.is_client_error() || status.is_server_error();
+        let kind = self.kind();
+        if kind == Kind::Read && !has_failed {
             return;
         }
         let caller = response.extensions().get::<Arc<Caller>>();
-        let level = match (status.is_server_error(), caller) {
-            (true, _) => log::Level::Warn,
-            (false, Some(_)) => log::Level::Info,
-            (false, None) => log::Level::Debug,
+        let run = response.headers().get(RUN_ID).and_then(|id| id.to_str().ok()?.parse().ok());
+        let note = Note {
+            who: caller.map(|caller| caller.name().clone()),
+            address: self.address,
+            request: Some(self.id.0),
+            status: Some(status.as_u16()),
+            job: self.job(&edge.policy, caller.is_some()).or_else(|| response.extensions().get().cloned()),
+            run,
+            ..Note::new(kind, response.extensions().get().map_or("done", |Outcome(word)| *word))
         };
+        if !has_failed {
+            let told = told(&note);
+            return edge.audit.note(note, format_args!("{told}"));
+        }
         let known = STANDARD_METHODS.contains(&self.method);
         let method = if known { self.method.as_str() } else { "another method" };
         let path = self.route.as_ref().map_or("an unknown path", MatchedPath::as_str);
-        let job = self.job(policy).map(|job| job.to_string()).unwrap_or_default();
-        let token = caller.map(|caller| caller.name().as_str()).unwrap_or_default();
-        let peer = self.peer.as_ref().map(|peer| format!("{peer:?}")).unwrap_or_default();
-        log::log!(
-            level,
-            request:display = id, status = status.as_u16(), job = job.as_str(), peer = peer.as_str(), token = token;
-            "{method} {path} was answered with {status}"
-        );
+        let is_refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        let is_leaked = note.outcome == "token_in_query";
+        let is_noted = kind != Kind::Read || is_refused || is_leaked;
+        let level = match caller {
+            _ if status.is_server_error() => log::Level::Warn,
+            // What strangers look for in vain must not fill the journal; the number of entries is limited.
+            None if !is_noted => log::Level::Debug,
+            _ => log::Level::Info,
+        };
+        if is_noted {
+            edge.audit.note_refusal(note, level, format_args!("{method} {path} was answered with {status}"));
+        } else {
+            note.log(level, format_args!("{method} {path} was answered with {status}"));
+        }
     }
 
-    /// The job in the path, if there may be one of that name.
-    fn job(&self, policy: &Policy) -> Option<JobName> {
+    fn kind(&self) -> Kind {
+        let route = self.route.as_ref().map(MatchedPath::as_str).unwrap_or_default();
+        match (&self.method, route) {
+            (method, _) if method.is_safe() => Kind::Read,
+            (&Method::POST, "/api/job/{job}") => Kind::Start,
+            (&Method::POST, "/api/job/{job}/stop" | "/api/runs/{run}/stop") => Kind::Stop,
+            _ => Kind::Write,
+        }
+    }
+
+    /// The job in the path, if there may be one of that name. An instance is any text, so that of a stranger is left out.
+    fn job(&self, policy: &Policy, is_known: bool) -> Option<JobName> {
         let at = self.route.as_ref()?.as_str().split('/').position(|part| part == "{job}")?;
         let name = JobName::parse(self.uri.path().split('/').nth(at)?).ok()?;
+        let query = self.uri.query().unwrap_or_default();
+        let instance = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| is_known && name == "instance");
+        let instance = instance.and_then(|(_, instance)| name.with_instance(&instance).ok());
+        let name = instance.unwrap_or(name);
         policy.admit(&name).is_ok().then_some(name)
+    }
+}
+
+/// What was done, in words.
+fn told(note: &Note) -> String {
+    let job = note.job.as_ref().map_or("something", JobName::as_str);
+    let who = note.who.as_ref().map_or("somebody", TokenName::as_str);
+    match (note.kind, note.outcome) {
+        (Kind::Start, "accepted") => format!("{job} was started by {who}"),
+        (Kind::Stop, outcome) => format!("{job} was stopped by {who}: {outcome}"),
+        (_, outcome) => format!("{job} was {outcome} by {who}"),
     }
 }
 

@@ -6,8 +6,11 @@ use axum::http::{HeaderValue, StatusCode};
 
 use super::jobs::RUN_ID;
 use super::problem::Problem;
+use super::retry::NotRetried;
+use super::runs::RunFailed;
 use super::shape;
 use super::stream::TooManyStreams;
+use crate::audit;
 use crate::auth::Denial;
 use crate::jobs;
 use crate::policy::{NameError, NotAllowed};
@@ -18,6 +21,8 @@ use crate::telemetry::Chain;
 const MOMENT: Duration = Duration::from_secs(1);
 /// A pause after which a follower may have gone.
 const STREAM: Duration = Duration::from_secs(5);
+/// A pause after which a run that waited may have begun.
+const QUEUE: Duration = Duration::from_secs(10);
 /// systemd's default for `StartLimitIntervalSec=` (`systemd-system.conf(5)`).
 const START_LIMIT: Duration = Duration::from_secs(10);
 
@@ -46,6 +51,52 @@ impl From<NotAllowed> for Problem {
     }
 }
 
+impl From<NotRetried> for Problem {
+    fn from(error: NotRetried) -> Self {
+        match error {
+            NotRetried::Malformed => Self::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_idempotency_key",
+                "send one Idempotency-Key, of 1 to 255 visible ASCII characters without quotes and backslashes, such as a \
+                 UUID",
+            ),
+            NotRetried::Mismatch => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                "this Idempotency-Key stands for another request of the last 24 hours; choose a new one",
+            ),
+            NotRetried::InProgress => Self::new(
+                StatusCode::CONFLICT,
+                "request_in_progress",
+                "the first request with this Idempotency-Key is still being carried out; try again in a moment",
+            )
+            .retry_after(MOMENT),
+        }
+    }
+}
+
+impl From<RunFailed> for Problem {
+    fn from(RunFailed(run): RunFailed) -> Self {
+        let result = run.ended().map(|ended| ended.result.as_str()).unwrap_or_default();
+        let detail = format!("run {} of {} did not succeed: {result}", run.id, run.job.name());
+        let problem = Self::new(StatusCode::FAILED_DEPENDENCY, "run_failed", detail);
+        // The same members as of a run that did.
+        let members = match serde_json::json!(shape::Run::of(&run)) {
+            serde_json::Value::Object(members) => members,
+            _ => serde_json::Map::new(),
+        };
+        let problem = members.into_iter().fold(problem, |problem, (name, value)| problem.with(&name, value));
+        with_run_id(problem, &run)
+    }
+}
+
+fn with_run_id(problem: Problem, run: &jobs::Run) -> Problem {
+    match HeaderValue::from_str(&run.id.to_string()) {
+        Ok(id) => problem.header(RUN_ID, id),
+        Err(_) => problem,
+    }
+}
+
 impl From<jobs::NotACursor> for Problem {
     fn from(error: jobs::NotACursor) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_cursor", error.to_string())
@@ -67,11 +118,7 @@ impl From<jobs::Error> for Problem {
             Error::Busy(run) => {
                 let member = serde_json::json!(shape::Run::of(&run));
                 let detail = format!("{detail}; wait for run {}, stop it, or join it with ?if_busy=join", run.id);
-                let problem = Self::new(StatusCode::CONFLICT, "busy", detail).with("run", member);
-                match HeaderValue::from_str(&run.id.to_string()) {
-                    Ok(id) => problem.header(RUN_ID, id),
-                    Err(_) => problem,
-                }
+                with_run_id(Self::new(StatusCode::CONFLICT, "busy", detail).with("run", member), &run)
             }
             Error::TooManyInstances(pause) => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_instances", detail).retry_after(pause)
@@ -82,8 +129,16 @@ impl From<jobs::Error> for Problem {
                 log::error!("{}", Chain(cause));
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "journal_unavailable", detail)
             }
+            Error::QueueFull(_) => Self::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", detail).retry_after(QUEUE),
+            Error::History(ref cause) => history(cause, detail),
             Error::Internal(ref cause) => internal(cause),
         }
+    }
+}
+
+impl From<audit::Error> for Problem {
+    fn from(error: audit::Error) -> Self {
+        history(&error, "the history cannot be read; the log of ci-bridge says why".to_owned())
     }
 }
 
@@ -106,6 +161,8 @@ impl From<StartError> for Problem {
             StartError::StartLimit => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "start_limit_hit", error.to_string()).retry_after(START_LIMIT)
             }
+            // The run is queued then, and no caller is told of it.
+            StartError::Uncertain => systemd::Error::Unreachable(None).into(),
             StartError::Systemd(error) => error.into(),
         }
     }
@@ -133,6 +190,11 @@ impl From<systemd::Error> for Problem {
             Error::Protocol(ref cause) => internal(cause),
         }
     }
+}
+
+fn history(cause: &(dyn std::error::Error + 'static), detail: String) -> Problem {
+    log::error!("{}", Chain(cause));
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "history_unavailable", detail).retry_after(MOMENT)
 }
 
 /// What went wrong inside stays inside; the log has it.

@@ -1,5 +1,6 @@
 //! The handlers of `/api/job/{job}` and `/api/jobs`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -7,16 +8,17 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::header::LOCATION;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::authenticate::{Reader, Writer};
+use super::edge::{Outcome, RequestId};
 use super::params::Params;
 use super::problem::Problem;
-use super::{AppState, shape};
+use super::{AppState, retry, shape};
 use crate::auth::Caller;
-use crate::jobs::{Error, IfBusy, Run};
+use crate::jobs::{Attempt, Error, How, IfBusy, Origin, Request, Run, RunId, Start};
 use crate::policy::{AllowedJob, JobName, NameError, NotAllowed};
 use crate::systemd::Stopped;
 
@@ -24,7 +26,7 @@ pub(super) const RUN_ID: HeaderName = HeaderName::from_static("x-ci-run-id");
 pub(super) const CURSOR: HeaderName = HeaderName::from_static("x-ci-cursor");
 
 /// The longest that a state is waited for, in seconds: proxies give up after sixty.
-const WAIT_SECONDS: u64 = 55;
+pub(super) const WAIT_SECONDS: u64 = 55;
 
 /// The name in the path, before anything is asked about it.
 pub(super) struct PathJob(String);
@@ -58,41 +60,60 @@ impl PathJob {
 pub(super) async fn start_job(
     Writer(caller): Writer,
     State(state): State<AppState>,
+    RequestId(request): RequestId,
     path: PathJob,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let params = Params::of(&uri, &["instance", "if_busy"])?;
-    let if_busy = params.choice("if_busy", &[("reject", IfBusy::Reject), ("join", IfBusy::Join)])?;
+    let if_busy = [("reject", IfBusy::Reject), ("join", IfBusy::Join), ("queue", IfBusy::Queue)];
+    let if_busy = params.choice("if_busy", &if_busy)?.unwrap_or_default();
+    let key = retry::key(&headers)?;
     let job = path.admit(&params, &caller, &state)?;
-    let start = to_the_end(async move {
-        let start = state.jobs.start(&job, if_busy.unwrap_or_default()).await?;
-        let (job, token, did) = (job.name(), caller.name(), if start.joined { "joined" } else { "started" });
-        log::info!(
-            token = token.as_str(), job = job.as_str(), run:display = start.run.id;
-            "{job} was {did} by {token}"
-        );
-        Ok(start)
-    });
-    let start = start.await?;
-    let (status, message) =
-        if start.joined { (StatusCode::OK, "Job is already active") } else { (StatusCode::ACCEPTED, "Job started") };
-    Ok(with_run(&start.run, (status, Json(answer(message, &start.run))).into_response()))
+    let name = caller.name().clone();
+    let payload = retry::payload(&["start", job.unit(), params.text("if_busy").unwrap_or_default()]);
+    let attempt = key.map(|key| Attempt { token: name.clone(), key, request });
+    let asked = Request { if_busy, origin: Origin::Token { name, request }, must_be_recorded: attempt.is_some() };
+    to_the_end(async move {
+        let jobs = state.jobs.clone();
+        let start = async { Ok(answer(&jobs.start(&job, asked).await?)) };
+        match attempt {
+            None => start.await,
+            Some(attempt) => {
+                let began = |run: &Run| answer(&Start { run: Arc::new(run.clone()), how: How::Started });
+                retry::once(&state.jobs, attempt, payload, start, began).await
+            }
+        }
+    })
+    .await
 }
 
 /// Works on also after the caller has hung up: what changes something is neither left half done nor out of the log.
-async fn to_the_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Error> {
-    tokio::spawn(work).await?
+pub(super) async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::spawn(work).await.map_err(Error::Internal)?
 }
 
-fn answer(message: &str, run: &Run) -> Value {
+fn answer(start: &Start) -> Response {
+    let run = &*start.run;
+    let (status, message, outcome) = match start.how {
+        How::Started => (StatusCode::ACCEPTED, "Job started", "accepted"),
+        How::Joined => (StatusCode::OK, "Job is already active", "joined"),
+        How::Waits(_) => (StatusCode::ACCEPTED, "Job is queued", "queued"),
+    };
     let job = run.job.name().as_str();
-    json!({ "msg": message, "job": job, "run": shape::Run::of(run), "cursor": shape::beginning(run) })
+    let mut body = json!({ "msg": message, "job": job, "run": shape::Run::of(run), "cursor": shape::beginning(run) });
+    if let How::Waits(before) = start.how {
+        body["waiting_before"] = json!(before);
+    }
+    let mut response = with_run(run, (status, Json(body)).into_response());
+    response.extensions_mut().insert(Outcome(outcome));
+    response
 }
 
 /// Names the run in the headers, for callers that read no JSON.
-fn with_run(run: &Run, mut response: Response) -> Response {
+pub(super) fn with_run(run: &Run, mut response: Response) -> Response {
     let id = run.id.to_string();
     let location = location(run.job.name(), &id);
     let cursor = shape::beginning(run).unwrap_or_default();
@@ -130,24 +151,40 @@ pub(super) async fn stop_job(
     let params = Params::of(&uri, &["instance"])?;
     let job = path.admit(&params, &caller, &state)?;
     let name = job.name().clone();
-    let stopped = to_the_end(async move {
-        let stopped = state.jobs.stop(&job).await?;
-        let (job, token, message) = (job.name(), caller.name(), said(stopped));
-        log::info!(token = token.as_str(), job = job.as_str(); "{job} was stopped by {token}: {message}");
-        Ok(stopped)
-    });
-    let stopped = stopped.await?;
+    let run = state.jobs.active(&job).map(|run| run.id);
+    let stopped = to_the_end(async move { Ok(state.jobs.stop(&job).await?) }).await?;
+    Ok(stop_answer(&name, run, stopped))
+}
+
+/// The answer to a stop, which names the run that was there to be stopped.
+pub(super) fn stop_answer(job: &JobName, run: Option<RunId>, stopped: Stopped) -> Response {
     let status = if stopped == Stopped::Stopping { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok((status, Json(json!({ "msg": said(stopped), "job": name.as_str() }))).into_response())
+    let mut response = (status, Json(json!({ "msg": said(stopped), "job": job.as_str() }))).into_response();
+    response.extensions_mut().insert(outcome(stopped));
+    response.extensions_mut().insert(job.clone());
+    if let Some(run) = run.filter(|_| stopped != Stopped::WasInactive)
+        && let Ok(id) = HeaderValue::from_str(&run.to_string())
+    {
+        response.headers_mut().insert(RUN_ID, id);
+    }
+    response
 }
 
 /// What a stop came to, in words.
-fn said(stopped: Stopped) -> &'static str {
+pub(super) fn said(stopped: Stopped) -> &'static str {
     match stopped {
         Stopped::Stopped => "Job stopped",
         Stopped::WasInactive => "Job was not active",
         Stopped::Stopping => "Job is stopping",
     }
+}
+
+fn outcome(stopped: Stopped) -> Outcome {
+    Outcome(match stopped {
+        Stopped::Stopped => "stopped",
+        Stopped::WasInactive => "inactive",
+        Stopped::Stopping => "stopping",
+    })
 }
 
 /// `GET /api/job/{job}/state`

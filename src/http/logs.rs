@@ -1,7 +1,9 @@
-//! `GET /api/job/{job}/tail` and `/logs`: the lines of a run, as they are or as they come.
+//! The lines of a run, as they are or as they come: `/tail` and `/logs` of a job or of a run.
 //!
 //! A log is never in memory as a whole: it is read and formatted a piece at a time, one piece ahead of what the client
 //! takes. A thread is only used while there is something to read.
+
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -15,11 +17,12 @@ use tokio::task::{JoinError, spawn_blocking};
 use super::authenticate::Reader;
 use super::format::{Format, Writer};
 use super::jobs::{CURSOR, PathJob, RUN_ID};
-use super::params::{Params, refuse};
+use super::params::Params;
 use super::problem::Problem;
 use super::{AppState, shape};
 use crate::auth::Caller;
 use crate::jobs::{Beginning, Cursor, Filter, NotACursor, Part, Position, RunId, RunLog};
+use crate::policy::AllowedJob;
 
 const STATE: HeaderName = HeaderName::from_static("x-ci-state");
 const RUN_STATE: HeaderName = HeaderName::from_static("x-ci-run-state");
@@ -41,6 +44,13 @@ const LOG_LINES: usize = 100_000_000;
 /// About as much of a log is formatted before it is sent.
 const PIECE: usize = 64 * 1024;
 
+/// Whose lines are asked for.
+pub(super) struct Target {
+    pub(super) job: AllowedJob,
+    /// The newest if it is none.
+    pub(super) run: Option<RunId>,
+}
+
 /// What is asked for, whatever the path.
 struct Asked {
     writer: Writer,
@@ -49,18 +59,9 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(
-        params: &Params,
-        headers: &HeaderMap,
-        path: &PathJob,
-        caller: &Caller,
-        state: &AppState,
-        follow: bool,
-    ) -> Result<Self, Problem> {
+    fn of(params: &Params, headers: &HeaderMap, Target { job, run }: Target, follow: bool) -> Result<Self, Problem> {
         let format = Format::choose(params, headers, follow)?;
         let raw = params.flag("raw")?;
-        let run = params.run()?;
-        let job = path.admit(params, caller, state)?;
         let cursor = last_event_id(headers)?.or(params.text("cursor"));
         let after = cursor.map(|text| Cursor::decode(&job, text)).transpose()?;
         Ok(Self { writer: Writer::new(format, raw, job), run, after })
@@ -103,24 +104,32 @@ pub(super) async fn show_tail(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let params = Params::of(&uri, &["instance", "run", "lines", "cursor", "follow", "priority", "format", "raw"])?;
+    let run = params.run()?;
+    let job = path.admit(&params, &caller, &state)?;
+    tail(state, caller, &params, &headers, Target { job, run }).await
+}
+
+/// The newest lines, or those that come.
+pub(super) async fn tail(
+    state: AppState,
+    caller: Arc<Caller>,
+    params: &Params,
+    headers: &HeaderMap,
+    target: Target,
+) -> Result<Response, Problem> {
     let follow = params.flag("follow")?;
     let lines = params.number("lines", 1..=PAGE_LINES)?;
     let filter = params.filter()?;
-    if follow && filter != Filter::default() {
-        return Err(refuse(
-            "`priority` does not go with `follow`; each line has its priority in NDJSON and events".to_owned(),
-        ));
-    }
-    let Asked { writer, run, after } = Asked::of(&params, &headers, &path, &caller, &state, follow)?;
+    let Asked { writer, run, after } = Asked::of(params, headers, target, follow)?;
     if follow {
         let beginning = after.map_or(Beginning::Last(lines.unwrap_or(TAIL_LINES)), Beginning::After);
         let place = state.streams.place()?;
-        let follower = state.jobs.follow(writer.job(), run, beginning).await?;
+        let follower = state.jobs.follow(writer.job(), run, beginning, filter).await?;
         let mut headers = flowing(writer.format);
         if let Some(id) = follower.run().and_then(|run| HeaderValue::from_str(&run.id.to_string()).ok()) {
             headers.insert(RUN_ID, id);
         }
-        return Ok(answer(headers, state.streams.body(follower, writer, caller, place)));
+        return Ok(answer(headers, state.streams.body(follower, writer, filter, caller, place)));
     }
     let (part, most) = match after {
         Some(cursor) => (Part::After(cursor), lines.unwrap_or(PAGE_LINES)),
@@ -140,17 +149,29 @@ pub(super) async fn show_logs(
 ) -> Result<Response, Problem> {
     let params =
         Params::of(&uri, &["instance", "run", "lines", "order", "priority", "since", "until", "format", "raw"])?;
+    let run = params.run()?;
+    let job = path.admit(&params, &caller, &state)?;
+    whole(&state, &params, &headers, Target { job, run }).await
+}
+
+/// The whole log, or its last lines.
+pub(super) async fn whole(
+    state: &AppState,
+    params: &Params,
+    headers: &HeaderMap,
+    target: Target,
+) -> Result<Response, Problem> {
     let lines = params.number("lines", 1..=LOG_LINES)?;
     let newest_first = params.choice("order", &[("asc", false), ("desc", true)])?.unwrap_or(false);
     let filter = params.filter()?;
-    let Asked { writer, run, after } = Asked::of(&params, &headers, &path, &caller, &state, false)?;
+    let Asked { writer, run, after } = Asked::of(params, headers, target, false)?;
     let (part, most) = match (after, lines) {
         (Some(cursor), _) => (Part::After(cursor), usize::MAX),
         (None, lines) if newest_first => (Part::NewestFirst, lines.unwrap_or(usize::MAX)),
         (None, None) => (Part::Whole, usize::MAX),
         (None, Some(lines)) => (Part::Last(lines), usize::MAX),
     };
-    let log = Log::read(&state, writer, run, part, filter, most).await?;
+    let log = Log::read(state, writer, run, part, filter, most).await?;
     Ok(answer(log.headers(&log.verdict()), Body::from_stream(log.pieces())))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Only this folder knows status codes. It knows nothing of D-Bus, of journal files or of SQL.
 
+mod audit;
 mod authenticate;
 mod edge;
 mod error;
@@ -11,6 +12,8 @@ mod jobs;
 mod logs;
 mod params;
 mod problem;
+mod retry;
+mod runs;
 pub mod serve;
 mod shape;
 mod stream;
@@ -28,9 +31,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 
 use self::authenticate::Gate;
+use self::edge::Edge;
 use self::problem::Problem;
 pub use self::stream::Following;
 use self::stream::Streams;
+use crate::audit::Audit;
 use crate::auth::Keyring;
 use crate::config::QueryTokens;
 use crate::jobs::Jobs;
@@ -44,6 +49,7 @@ const BODY_LIMIT: usize = 64 * 1024;
 struct AppState {
     policy: Arc<Policy>,
     jobs: Jobs,
+    audit: Audit,
     streams: Streams,
     stop: CancellationToken,
 }
@@ -51,10 +57,11 @@ struct AppState {
 /// The whole API.
 ///
 /// `keyring` is read anew for each request, so tokens may change while the bridge runs. When `stop` is cancelled, answers
-/// that would still take long end early.
+/// that would still take long end early. What changes something is noted in `audit`, and so is what is refused.
 pub fn router(
     policy: Policy,
     jobs: Jobs,
+    audit: Audit,
     keyring: Arc<ArcSwap<Keyring>>,
     query_tokens: QueryTokens,
     following: Following,
@@ -62,7 +69,8 @@ pub fn router(
 ) -> Router {
     let policy = Arc::new(policy);
     let streams = Streams::new(following, keyring.clone(), stop.clone());
-    let state = AppState { policy: policy.clone(), jobs, streams, stop };
+    let edge = Edge { policy: policy.clone(), audit: audit.clone() };
+    let state = AppState { policy, jobs, audit, streams, stop };
     let gate = Gate { keyring, query_tokens };
     let api = Router::new()
         .route("/job/{job}", post(jobs::start_job))
@@ -70,7 +78,14 @@ pub fn router(
         .route("/job/{job}/tail", get(logs::show_tail))
         .route("/job/{job}/logs", get(logs::show_logs))
         .route("/job/{job}/stop", post(jobs::stop_job))
+        .route("/job/{job}/runs", get(runs::list_runs))
         .route("/jobs", get(jobs::list_jobs))
+        .route("/audit", get(audit::list_entries))
+        .route("/runs/{run}", get(runs::show_run))
+        .route("/runs/{run}/stop", post(runs::stop_run))
+        .route("/runs/{run}/logs", get(runs::show_logs))
+        .route("/runs/{run}/tail", get(runs::show_tail))
+        .route("/runs/{run}/result", get(runs::show_result))
         .fallback(unknown_api_path)
         // Also before the fallback: without a token nothing is told, not even what there is not.
         .layer(from_fn_with_state(gate, authenticate::require_token));
@@ -83,7 +98,7 @@ pub fn router(
         .layer(RequestBodyLimitLayer::new(BODY_LIMIT))
         .layer(CatchPanicLayer::custom(edge::panicked))
         // Outside of the two above, whose errors it gives a body, and of all that could see a token in the URI.
-        .layer(from_fn_with_state(policy, edge::pass))
+        .layer(from_fn_with_state(edge, edge::pass))
 }
 
 /// A path below `/api` that no route takes; an empty job name is told which rule it broke.

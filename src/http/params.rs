@@ -102,8 +102,12 @@ impl Params {
     }
 
     pub(super) fn run(&self) -> Result<Option<RunId>, Problem> {
-        let Some(text) = self.text("run") else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| refuse("`run` is the id of a run, a UUID".to_owned()))
+        self.run_id("run")
+    }
+
+    pub(super) fn run_id(&self, name: &str) -> Result<Option<RunId>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| refuse(format!("`{name}` is the id of a run, a UUID")))
     }
 }
 

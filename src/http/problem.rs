@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::edge::RequestId;
+use super::edge::{Outcome, RequestId};
 
 /// An error as the caller sees it.
 #[derive(Debug, Clone)]
@@ -79,8 +79,9 @@ pub(super) fn with_body(mut response: Response, id: RequestId) -> Response {
     body.insert("request_id".to_owned(), json!(id.to_string()));
     body.extend(problem.members);
     let mut answer = (status, Value::Object(body).to_string()).into_response();
-    // Who was refused is said there, for the log.
+    // Who was refused is said there, for the audit.
     *answer.extensions_mut() = std::mem::take(response.extensions_mut());
+    answer.extensions_mut().insert(Outcome(problem.code));
     let headers = answer.headers_mut();
     headers.extend(problem.headers);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,11 +44,20 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
-/// Who is at the other end, for the log.
+/// Who is at the other end.
 #[derive(Clone)]
 pub(super) enum Peer {
     Tcp(SocketAddr),
     Unix,
+}
+
+impl Peer {
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip()),
+            Self::Unix => None,
+        }
+    }
 }
 
 impl fmt::Debug for Peer {

@@ -1,14 +1,22 @@
 //! The JSON of the API.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use crate::jobs::{Cursor, Ended, Entry, InvocationId, JobState, ListedJob, MainExit, RunId, Source, neutralise};
+use crate::audit;
+use crate::auth::TokenName;
+use crate::jobs::{
+    Cursor, Ended, Entry, InvocationId, JobState, ListedJob, MainExit, Origin, RunId, Source, neutralise,
+};
+use crate::policy::JobName;
 use crate::systemd::UnitState;
 
 /// Names of the signals that end processes, by number (`signal(7)`, all architectures that systemd's own builds use).
@@ -40,6 +48,9 @@ pub(super) fn beginning(run: &crate::jobs::Run) -> Option<String> {
     Some(Cursor { invocation: run.invocation?, after: None }.encode(&run.job))
 }
 
+/// Who has started what no token has: a timer, another unit, an administrator.
+const SYSTEMD: &str = "systemd";
+
 /// Times are RFC 3339 in UTC, with microseconds where there are any.
 #[derive(Serialize)]
 struct Verdict<'a> {
@@ -47,6 +58,8 @@ struct Verdict<'a> {
     exit_code: Option<u8>,
     signal: Option<Cow<'static, str>>,
     finished_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
 }
 
 impl<'a> Verdict<'a> {
@@ -63,6 +76,7 @@ impl<'a> Verdict<'a> {
                 MainExit::Signal(number) => Some(signal_name(number)),
             }),
             finished_at: ended.and_then(|ended| ended.at),
+            reason: ended.and_then(|ended| ended.lost.as_deref()),
         }
     }
 }
@@ -90,21 +104,41 @@ pub(super) struct Run<'a> {
     id: RunId,
     job: &'a str,
     state: &'static str,
+    started_by: &'a str,
+    request_id: Option<Uuid>,
+    requested_at: Timestamp,
     started_at: Option<Timestamp>,
     invocation_id: Option<InvocationId>,
     #[serde(flatten)]
     verdict: Verdict<'a>,
+    duration_seconds: Option<f64>,
+    cpu_seconds: Option<f64>,
+    memory_peak_bytes: Option<u64>,
+    complete: bool,
 }
 
 impl<'a> Run<'a> {
     pub(super) fn of(run: &'a crate::jobs::Run) -> Self {
+        let ended = run.ended();
+        let (started_by, request_id) = match &run.origin {
+            Origin::Token { name, request } => (name.as_str(), Some(*request)),
+            Origin::Systemd => (SYSTEMD, None),
+        };
+        let took = ended.and_then(|ended| Duration::try_from(ended.at?.duration_since(run.started?)).ok());
         Self {
             id: run.id,
             job: run.job.name().as_str(),
             state: run.phase_word(),
+            started_by,
+            request_id,
+            requested_at: run.requested,
             started_at: run.started,
             invocation_id: run.invocation,
-            verdict: Verdict::of(run.ended()),
+            verdict: Verdict::of(ended),
+            duration_seconds: took.map(|took| took.as_secs_f64()),
+            cpu_seconds: ended.and_then(|ended| ended.cpu).map(|cpu| cpu.as_secs_f64()),
+            memory_peak_bytes: ended.and_then(|ended| ended.memory_peak),
+            complete: run.log.complete,
         }
     }
 }
@@ -137,6 +171,39 @@ impl<'a> Standing<'a> {
             invocation_id: run.and_then(|run| run.invocation),
             cursor: run.and_then(beginning),
             verdict: Verdict::of(run.and_then(crate::jobs::Run::ended)),
+        }
+    }
+}
+
+/// An entry of the audit.
+#[derive(Serialize)]
+pub(super) struct AuditEntry<'a> {
+    id: i64,
+    time: Timestamp,
+    kind: &'a str,
+    who: Option<&'a str>,
+    address: Option<IpAddr>,
+    request_id: Option<Uuid>,
+    job: Option<&'a str>,
+    run: Option<RunId>,
+    outcome: &'a str,
+    detail: Option<&'a str>,
+}
+
+impl<'a> AuditEntry<'a> {
+    pub(super) fn of(entry: &'a audit::Entry) -> Self {
+        let audit::Entry { id, entry } = entry;
+        Self {
+            id: i64::from(*id),
+            time: entry.at,
+            kind: &entry.kind,
+            who: entry.who.as_ref().map(TokenName::as_str),
+            address: entry.address,
+            request_id: entry.request,
+            job: entry.job.as_ref().map(JobName::as_str),
+            run: entry.run,
+            outcome: &entry.outcome,
+            detail: entry.detail.as_deref(),
         }
     }
 }

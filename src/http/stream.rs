@@ -21,7 +21,7 @@ use super::format::{Format, Writer};
 use super::problem::Problem;
 use super::shape;
 use crate::auth::{Caller, Denial, Keyring};
-use crate::jobs::{Cursor, End, Event, Follower};
+use crate::jobs::{Cursor, End, Event, Filter, Follower};
 
 /// What bounds the answers that go on.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +60,7 @@ impl Streams {
         &self,
         follower: Follower,
         writer: Writer,
+        filter: Filter,
         caller: Arc<Caller>,
         place: OwnedSemaphorePermit,
     ) -> Body {
@@ -67,6 +68,7 @@ impl Streams {
         let teller = Teller {
             pieces,
             writer,
+            filter,
             caller,
             keyring: self.keyring.clone(),
             beat: interval_at(Instant::now() + self.heartbeat, self.heartbeat),
@@ -109,6 +111,7 @@ enum Over {
 struct Teller {
     pieces: mpsc::Sender<Piece>,
     writer: Writer,
+    filter: Filter,
     caller: Arc<Caller>,
     keyring: Arc<ArcSwap<Keyring>>,
     beat: Interval,
@@ -149,7 +152,7 @@ impl Teller {
             cursor = follower.cursor();
             match (event, &cursor) {
                 (Some(Ok(Event::Lines(batch))), Some(Cursor { invocation, .. })) => {
-                    let lines = batch.rendering(self.writer.form(), |entries| {
+                    let lines = batch.rendering(self.writer.form(), &self.filter, |entries| {
                         let mut out = Vec::new();
                         for entry in entries {
                             self.writer.line(&mut out, *invocation, entry);

@@ -7,10 +7,11 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::task::JoinHandle;
 
+use super::lines::{Lines, Sources, Wanted};
 use super::live::{Batch, Live, Piece};
 use super::registry::Record;
 use super::{Cursor, Error, Jobs, Run, RunId};
-use crate::journal::{self, Entries, Entry, From, Gap, Journal, Position};
+use crate::journal::{self, Entry, Filter, From, Gap, Position};
 use crate::policy::AllowedJob;
 use crate::systemd::{ActiveState, UnitState};
 use crate::telemetry::Chain;
@@ -31,7 +32,7 @@ pub enum Beginning {
 /// What a follower is told.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// The next entries.
+    /// The next entries, at least one of them wanted.
     Lines(Arc<Batch>),
     /// Entries are missing at this place.
     Gap(Gap),
@@ -59,8 +60,9 @@ pub struct Follower {
     /// As it was at the beginning.
     unit: Arc<UnitState>,
     record: Option<Record>,
+    filter: Filter,
     place: Place,
-    /// The entry that was told last, or behind which to begin.
+    /// The entry that was told or passed over last, or behind which to begin.
     last: Option<Position>,
     has_gap: bool,
     is_damaged: bool,
@@ -73,7 +75,7 @@ enum Place {
     /// The run has yet to begin.
     Waiting(From),
     /// Among the entries that are in the files.
-    Reading { entries: Option<Box<Entries>>, from: From, ahead: Ahead },
+    Reading { pages: Option<Box<Pages>>, from: From, ahead: Ahead },
     /// At the end, where entries arrive.
     AtEnd(Ahead),
     /// The run has ended, and its last lines are waited for.
@@ -93,14 +95,21 @@ enum Ahead {
 }
 
 impl Jobs {
-    /// Follows the log of a job's newest run, or of the run asked for.
+    /// Follows the log of a job's newest run, or of the run asked for: those of its entries that are wanted.
+    /// [`Beginning::Last`] counts those.
     ///
     /// Of a run that has ended, tells the log and ends; of a job that never ran, ends at once.
     ///
     /// # Errors
     /// [`Error::NoSuchJob`], [`Error::NoSuchRun`], [`Error::Journal`].
-    pub async fn follow(&self, job: &AllowedJob, run: Option<RunId>, beginning: Beginning) -> Result<Follower, Error> {
-        let unit = self.systemd.state(job).await?.ok_or(Error::NoSuchJob)?;
+    pub async fn follow(
+        &self,
+        job: &AllowedJob,
+        run: Option<RunId>,
+        beginning: Beginning,
+        filter: Filter,
+    ) -> Result<Follower, Error> {
+        let unit = self.unit_of(job, run).await?;
         let record = match &beginning {
             Beginning::After(cursor) => self.of_invocation(job, cursor.invocation).await?,
             Beginning::Last(_) => self.find(job, run).await?,
@@ -116,6 +125,7 @@ impl Jobs {
             job: job.clone(),
             unit,
             record,
+            filter,
             place,
             last,
             has_gap: false,
@@ -159,7 +169,7 @@ impl Follower {
             }
             match std::mem::replace(&mut self.place, Place::Ended) {
                 Place::Waiting(from) => self.place = self.begin(from).await?,
-                Place::Reading { entries, from, ahead } => self.read(entries, from, ahead).await?,
+                Place::Reading { pages, from, ahead } => self.read(pages, from, ahead).await?,
                 Place::AtEnd(Ahead::Live { live, pieces }) => self.receive(live, pieces).await?,
                 Place::Settling { live, pieces, settling } => self.settle(live, pieces, settling).await?,
                 Place::Draining { pieces, is_settled } => self.drain(pieces, is_settled),
@@ -177,29 +187,34 @@ impl Follower {
         let _ = record.watch().wait_for(began).await;
         let run = record.run();
         let Some(invocation) = run.invocation else { return Ok(Place::AtEnd(Ahead::End { is_settled: true })) };
-        let ahead = if run.ended().is_some() {
-            Ahead::End { is_settled: self.jobs.settle(record).await }
-        } else {
-            let (watcher, run) = (self.jobs.watcher.clone(), journal::Run { job: self.job.clone(), invocation });
-            let subscribe = move || watcher.live(&run).map(|live| (live.subscribe(), live));
-            let (pieces, live) = tokio::task::spawn_blocking(subscribe).await??;
-            Ahead::Live { live, pieces }
-        };
-        Ok(Place::Reading { entries: None, from, ahead })
+        let of = journal::Run { job: self.job.clone(), invocation };
+        if run.ended().is_some() {
+            let wanted = Wanted { run, of, from, filter: self.filter };
+            let (lines, is_settled) = self.jobs.lines(record, wanted).await?;
+            let pages = Some(Box::new(Pages::of(lines)));
+            return Ok(Place::Reading { pages, from, ahead: Ahead::End { is_settled } });
+        }
+        let watcher = self.jobs.watcher.clone();
+        let subscribe = move || watcher.live(&of).map(|live| (live.subscribe(), live));
+        let (pieces, live) = tokio::task::spawn_blocking(subscribe).await??;
+        Ok(Place::Reading { pages: None, from, ahead: Ahead::Live { live, pieces } })
     }
 
     /// Reads the next page of what is in the files.
-    async fn read(&mut self, entries: Option<Box<Entries>>, from: From, ahead: Ahead) -> Result<(), Error> {
-        let Some(invocation) = self.run().and_then(|run| run.invocation) else { return Ok(()) };
-        let (journal, run) = (self.jobs.journal.clone(), journal::Run { job: self.job.clone(), invocation });
-        let page = tokio::task::spawn_blocking(move || page(&journal, &run, entries, from)).await??;
+    async fn read(&mut self, pages: Option<Box<Pages>>, from: From, ahead: Ahead) -> Result<(), Error> {
+        let Some((run, invocation)) = self.run().and_then(|run| run.invocation.map(|id| (run, id))) else {
+            return Ok(());
+        };
+        let of = journal::Run { job: self.job.clone(), invocation };
+        let (sources, wanted) = (self.jobs.sources(), Wanted { run, of, from, filter: self.filter });
+        let page = tokio::task::spawn_blocking(move || page(&sources, &wanted, pages)).await??;
         page.gaps.into_iter().for_each(|gap| self.meet(gap));
         self.last = page.found.last().map(|entry| entry.position).or(self.last);
         if !page.found.is_empty() {
             self.untold.push_back(Event::Lines(Arc::new(Batch::new(page.found))));
         }
         self.place = match page.rest {
-            Some(entries) => Place::Reading { entries: Some(entries), from, ahead },
+            Some(pages) => Place::Reading { pages: Some(pages), from, ahead },
             None => Place::AtEnd(ahead),
         };
         Ok(())
@@ -221,7 +236,7 @@ impl Follower {
             }
             // Too slow for the ring, but not for the files.
             Some(Err(_)) => {
-                Place::Reading { entries: None, from: self.behind_last(), ahead: Ahead::Live { live, pieces } }
+                Place::Reading { pages: None, from: self.behind_last(), ahead: Ahead::Live { live, pieces } }
             }
             None => {
                 let jobs = self.jobs.clone();
@@ -250,7 +265,7 @@ impl Follower {
             }
             // What it fell behind with it reads when the run is known to have ended.
             Err(Err(_)) => {
-                Place::Reading { entries: None, from: self.behind_last(), ahead: Ahead::Live { live, pieces } }
+                Place::Reading { pages: None, from: self.behind_last(), ahead: Ahead::Live { live, pieces } }
             }
             Ok(is_settled) => {
                 tokio::task::spawn_blocking(move || live.finish()).await??;
@@ -268,7 +283,7 @@ impl Follower {
                 self.take(piece);
                 Place::Draining { pieces, is_settled }
             }
-            Err(TryRecvError::Lagged(_)) => Place::Reading { entries: None, from: self.behind_last(), ahead },
+            Err(TryRecvError::Lagged(_)) => Place::Reading { pages: None, from: self.behind_last(), ahead },
             Err(TryRecvError::Empty | TryRecvError::Closed) => Place::AtEnd(ahead),
         };
     }
@@ -287,7 +302,9 @@ impl Follower {
             self.meet(Gap::Suppressed(dropped));
         }
         self.last = batch.entries().last().map(|entry| entry.position).or(self.last);
-        self.untold.push_back(Event::Lines(batch));
+        if batch.entries().iter().any(|entry| self.filter.wants(entry)) {
+            self.untold.push_back(Event::Lines(batch));
+        }
     }
 
     /// What of a batch has not been told yet.
@@ -314,8 +331,26 @@ impl Follower {
             Ok(Some(unit)) => unit,
             Ok(None) | Err(_) => Arc::new(UnitState { active: ActiveState::Inactive, ..(*self.unit).clone() }),
         };
+        if let Some(record) = &self.record
+            && let Err(error) = self.jobs.complete_end(record).await
+        {
+            log::warn!("how a run has ended cannot be told: {}", Chain(&error));
+        }
         let is_complete = is_settled && !self.has_gap;
         Event::End(End { unit, run: self.run(), is_complete, has_gap: self.has_gap })
+    }
+}
+
+/// Lines that are read part by part.
+struct Pages {
+    lines: Lines,
+    /// The gaps of which has been told.
+    told: Vec<Gap>,
+}
+
+impl Pages {
+    fn of(lines: Lines) -> Self {
+        Self { lines, told: Vec::new() }
     }
 }
 
@@ -325,35 +360,30 @@ struct Page {
     /// What was met on the way.
     gaps: Vec<Gap>,
     /// What comes behind; `None` if there is nothing more.
-    rest: Option<Box<Entries>>,
+    rest: Option<Box<Pages>>,
 }
 
-fn page(
-    journal: &Journal,
-    run: &journal::Run,
-    entries: Option<Box<Entries>>,
-    from: From,
-) -> Result<Page, journal::Error> {
-    let known = entries.as_ref().map(|entries| entries.gaps()).unwrap_or_default();
-    let mut entries = match entries {
-        Some(entries) => entries,
-        None => Box::new(journal.run(run, from)?),
+fn page(sources: &Sources, wanted: &Wanted, pages: Option<Box<Pages>>) -> Result<Page, journal::Error> {
+    let mut pages = match pages {
+        Some(pages) => pages,
+        None => Box::new(Pages::of(sources.open(wanted)?)),
     };
     let mut found = Vec::new();
     let mut bytes = 0;
     let mut is_over = false;
     while !is_over && found.len() < PAGE_ENTRIES && bytes < PAGE_BYTES {
-        match entries.next() {
-            Some(Ok(entry)) => {
+        match pages.lines.next() {
+            Some(entry) => {
                 bytes += entry.message.len();
                 found.push(entry);
             }
-            Some(Err(error)) => log::warn!("{}", Chain(&error)),
             None => is_over = true,
         }
     }
-    let gaps = entries.gaps().into_iter().filter_map(|gap| more(gap, &known)).collect();
-    Ok(Page { found, gaps, rest: (!is_over).then_some(entries) })
+    let known = pages.lines.gaps();
+    let gaps = known.iter().filter_map(|gap| more(*gap, &pages.told)).collect();
+    pages.told = known;
+    Ok(Page { found, gaps, rest: (!is_over).then_some(pages) })
 }
 
 /// What of a gap has not been `known`; the reader adds up what journald dropped.

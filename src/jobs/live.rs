@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::broadcast;
 
-use crate::journal::{self, Arrived, Entry, Journal, Pulse, Tail};
+use crate::journal::{self, Arrived, Entry, Filter, Journal, Pulse, Tail};
 use crate::telemetry::Chain;
 
 /// How often the watcher looks.
@@ -21,11 +21,14 @@ const POLL: Duration = Duration::from_millis(10);
 /// Batches that wait for slow followers, of each run.
 const WAITING_MOST: usize = 32;
 
+/// What followers share whose answers are the same: a number of the caller's for its way to write, and what is written.
+type Form = (u8, Filter);
+
 /// Entries that followers of a run share.
 #[derive(Debug)]
 pub struct Batch {
     entries: Vec<Entry>,
-    renderings: Mutex<Vec<(u8, Bytes)>>,
+    renderings: Mutex<Vec<(Form, Bytes)>>,
 }
 
 impl Batch {
@@ -39,14 +42,15 @@ impl Batch {
         &self.entries
     }
 
-    /// The entries in the form `form` of the caller's, made by `render` if nobody has done so before: a thousand
+    /// The wanted entries in the form `form` of the caller's, made by `render` if nobody has done so before: a thousand
     /// followers cost one rendering.
-    pub fn rendering(&self, form: u8, render: impl FnOnce(&[Entry]) -> Bytes) -> Bytes {
+    pub fn rendering(&self, form: u8, filter: &Filter, render: impl FnOnce(Vec<&Entry>) -> Bytes) -> Bytes {
+        let form = (form, *filter);
         let mut renderings = lock(&self.renderings);
         if let Some((_, bytes)) = renderings.iter().find(|(known, _)| *known == form) {
             return bytes.clone();
         }
-        let bytes = render(&self.entries);
+        let bytes = render(self.entries.iter().filter(|entry| filter.wants(entry)).collect());
         renderings.push((form, bytes.clone()));
         bytes
     }

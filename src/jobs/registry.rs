@@ -1,6 +1,7 @@
 //! The runs that the bridge knows, in memory.
 //!
-//! Fed by systemd's changes, in order. Bounded: the oldest ended runs make room; the journal still has them.
+//! Fed by systemd's changes, in order, and by what the store has of the time before. Bounded: the oldest ended runs make
+//! room; the store and the journal still have them. Each change is announced to whoever keeps the history.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 
-use super::run::{Ended, Phase, Run, RunId, RunResult, Running, verdict};
+use super::run::{Ended, Log, Origin, Phase, Run, RunId, RunResult, Running, verdict};
 use crate::invocation::InvocationId;
-use crate::policy::{AllowedJob, JobName, Policy};
-use crate::systemd::{ActiveState, UnitState};
+use crate::policy::{AllowedJob, JobName, NotAllowed, Policy};
+use crate::systemd::{ActiveState, UnitState, Usage};
 
 /// Runs that are kept in memory.
 const KNOWN_RUNS: usize = 10_000;
@@ -27,6 +29,28 @@ pub(super) struct Record {
     /// Whether the bridge came to know of it only after its end. systemd's result does not tell then whether somebody
     /// stopped it.
     hearsay: Arc<AtomicBool>,
+    news: News,
+    pub(super) kept: Arc<Kept>,
+}
+
+/// Where each change of a run is announced.
+pub(super) type News = mpsc::UnboundedSender<Record>;
+
+/// What the history has of a run.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Whether the store had the run when the bridge began.
+    pub(super) adopted: AtomicBool,
+    /// Whether it is known what became of it while nobody could see.
+    pub(super) found_out: AtomicBool,
+    /// Whether the store has the run.
+    pub(super) recorded: AtomicBool,
+    /// Whether it never began, so that the store is not to have it.
+    pub(super) withdrawn: AtomicBool,
+    /// Whether somebody was told that it waits, and so will run.
+    pub(super) promised: AtomicBool,
+    /// Whether what is to be found out after its end has been, or is being.
+    pub(super) examined: AtomicBool,
 }
 
 /// Whether the log of a run that has ended is whole.
@@ -42,8 +66,15 @@ pub(super) enum Settled {
 }
 
 impl Record {
-    fn new(run: Run) -> Self {
-        Self { run: Arc::new(watch::Sender::new(Arc::new(run))), settled: Arc::default(), hearsay: Arc::default() }
+    fn new(run: Run, news: News) -> Self {
+        let run = Arc::new(watch::Sender::new(Arc::new(run)));
+        Self { run, settled: Arc::default(), hearsay: Arc::default(), news, kept: Arc::default() }
+    }
+
+    /// Tells whoever keeps the history that there is something new of the run.
+    pub(super) fn announce(&self) {
+        // Nobody may keep it.
+        let _ = self.news.send(self.clone());
     }
 
     pub(super) fn run(&self) -> Arc<Run> {
@@ -56,10 +87,73 @@ impl Record {
 
     /// Ends a queued run that systemd did not come to run.
     pub(super) fn never_ran(&self, reason: &str) {
-        let result = RunResult::Failed(reason.to_owned());
+        self.end(Ended::new(None, RunResult::Failed(reason.to_owned()), None));
+    }
+
+    /// Ends a queued run.
+    pub(super) fn end(&self, ended: Ended) {
         self.change(|run| {
             if run.phase == Phase::Queued {
-                run.phase = Phase::Ended(Ended { at: None, result, exit: None });
+                run.phase = Phase::Ended(ended);
+            }
+        });
+    }
+
+    /// Ends a run of which nobody knows how it went on.
+    pub(super) fn lose(&self) {
+        self.change(|run| {
+            if run.ended().is_none() {
+                run.phase = Phase::Ended(Ended::new(None, RunResult::Lost, None));
+            }
+        });
+    }
+
+    /// Says why nobody knows how a run ended, if that is so.
+    pub(super) fn explain(&self, reason: &str) {
+        self.change(|run| match &mut run.phase {
+            Phase::Ended(ended) if ended.result == RunResult::Lost => {
+                ended.lost.get_or_insert_with(|| reason.to_owned());
+            }
+            _ => {}
+        });
+    }
+
+    /// Whether it is still to be found out if this queued run of an earlier bridge has begun.
+    pub(super) fn is_undecided(&self) -> bool {
+        let kept = &self.kept;
+        kept.adopted.load(Ordering::Relaxed)
+            && !kept.promised.load(Ordering::Relaxed)
+            && !kept.found_out.load(Ordering::Acquire)
+    }
+
+    /// Whether a new invocation can be this queued run. Not if the run is from the time before and the invocation began
+    /// earlier still: it only comes up because the bridge sees the unit for the first time.
+    fn can_be(&self, run: &Run, state: &UnitState) -> bool {
+        let began_later = state.started.is_some_and(|started| started >= run.requested);
+        began_later || state.has_job || !self.kept.adopted.load(Ordering::Relaxed)
+    }
+
+    /// Notes what an ended run has used of processors and memory.
+    pub(super) fn note_usage(&self, usage: Usage) {
+        self.change(|run| {
+            if let Phase::Ended(ended) = &mut run.phase {
+                (ended.cpu, ended.memory_peak) = (usage.cpu, usage.memory_peak);
+            }
+        });
+    }
+
+    /// Notes where the log of a run is.
+    pub(super) fn note_log(&self, log: Log) {
+        self.change(|run| run.log = log);
+    }
+
+    /// Gives a queued run the invocation that it turns out to be.
+    pub(super) fn identify(&self, invocation: InvocationId, started: Option<Timestamp>) {
+        self.change(|run| {
+            if run.phase == Phase::Queued {
+                run.invocation = Some(invocation);
+                run.started = started;
+                run.phase = Phase::Ended(Ended::new(None, RunResult::Lost, None));
             }
         });
     }
@@ -72,14 +166,14 @@ impl Record {
     pub(super) fn complete_end(&self, ended: Ended) {
         let hearsay = self.hearsay.swap(false, Ordering::Relaxed);
         self.change(|run| match &mut run.phase {
-            Phase::Ended(known) if known.result == RunResult::Unknown => *known = ended,
+            Phase::Ended(known) if known.result == RunResult::Lost => *known = ended,
             Phase::Ended(known) if hearsay && ended.result == RunResult::Stopped => known.result = RunResult::Stopped,
             _ => {}
         });
     }
 
     fn change(&self, change: impl FnOnce(&mut Run)) {
-        self.run.send_if_modified(|run| {
+        let is_new = self.run.send_if_modified(|run| {
             let mut changed = Run::clone(run);
             change(&mut changed);
             let different = changed != **run;
@@ -88,6 +182,9 @@ impl Record {
             }
             different
         });
+        if is_new {
+            self.announce();
+        }
     }
 }
 
@@ -96,6 +193,9 @@ pub(super) struct Begun {
     pub(super) record: Record,
     pub(super) before: Option<Record>,
 }
+
+/// As many runs of a job wait as may.
+pub(super) struct QueueFull(pub(super) usize);
 
 /// What the bridge knows of the newest run of a job.
 #[derive(Clone)]
@@ -108,12 +208,14 @@ pub(super) enum Latest {
     Unseen,
 }
 
-#[derive(Default)]
 struct Runs {
+    news: News,
     by_id: HashMap<RunId, Record>,
     by_invocation: HashMap<InvocationId, RunId>,
     latest: HashMap<String, Option<RunId>>,
     order: VecDeque<RunId>,
+    /// The runs that wait for their job, by unit, the next one first. None of them is the newest of its job.
+    waiting: HashMap<String, VecDeque<RunId>>,
 }
 
 /// All known runs.
@@ -123,12 +225,35 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    pub(super) fn new(policy: Policy) -> Self {
-        Self { policy, runs: Mutex::default() }
+    pub(super) fn new(policy: Policy, news: News) -> Self {
+        let (by_id, by_invocation) = (HashMap::new(), HashMap::new());
+        let (order, waiting) = (VecDeque::new(), HashMap::new());
+        let runs = Runs { news, by_id, by_invocation, latest: HashMap::new(), order, waiting };
+        Self { policy, runs: Mutex::new(runs) }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Runs> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A job by the name that it has in the store.
+    ///
+    /// # Errors
+    /// [`NotAllowed`] if it is not allowed any more.
+    pub(super) fn admit(&self, name: &JobName) -> Result<AllowedJob, NotAllowed> {
+        self.policy.admit(name)
+    }
+
+    /// The runs that have not ended, as far as is known.
+    pub(super) fn unended(&self) -> Vec<Record> {
+        self.lock().by_id.values().filter(|record| record.run().ended().is_none()).cloned().collect()
+    }
+
+    /// The runs of a job that the store does not have.
+    pub(super) fn unrecorded(&self, job: &AllowedJob) -> Vec<Record> {
+        let is_unrecorded =
+            |record: &&Record| !record.kept.recorded.load(Ordering::Acquire) && record.run().job == *job;
+        self.lock().by_id.values().filter(is_unrecorded).cloned().collect()
     }
 
     pub(super) fn get(&self, id: RunId) -> Option<Record> {
@@ -139,6 +264,12 @@ impl Registry {
         let runs = self.lock();
         let record = runs.by_id.get(runs.by_invocation.get(&invocation)?)?;
         (record.run().job == *job).then(|| record.clone())
+    }
+
+    /// The run that has this invocation as its id, or as its invocation.
+    pub(super) fn of_any_job(&self, invocation: InvocationId) -> Option<Record> {
+        let runs = self.lock();
+        runs.by_id.get(runs.by_invocation.get(&invocation)?).cloned()
     }
 
     pub(super) fn latest(&self, job: &AllowedJob) -> Latest {
@@ -153,36 +284,134 @@ impl Registry {
     /// Registers a run that is about to be asked for.
     ///
     /// # Errors
-    /// The run that is queued or running, if there is one: of parallel starts exactly one passes here.
-    pub(super) fn begin(&self, job: &AllowedJob) -> Result<Begun, Record> {
+    /// The run that is queued or running, or the next one that waits: of parallel starts exactly one passes here.
+    pub(super) fn begin(&self, job: &AllowedJob, origin: Origin) -> Result<Begun, Record> {
         let mut runs = self.lock();
         let before = runs.latest_of(job.unit()).cloned();
         if let Some(active) = before.as_ref().filter(|record| record.run().ended().is_none()) {
             return Err(active.clone());
         }
-        let run =
-            Run { id: RunId::generate(), job: job.clone(), invocation: None, started: None, phase: Phase::Queued };
+        let next = runs.waiting.get(job.unit()).and_then(VecDeque::front);
+        if let Some(next) = next.and_then(|id| runs.by_id.get(id)) {
+            return Err(next.clone());
+        }
+        let run = Run::requested(RunId::generate(), job.clone(), origin, Timestamp::now());
         Ok(Begun { record: runs.insert(run, true), before })
+    }
+
+    /// Registers a run that waits for its job behind those that do so already; returns how many these are.
+    ///
+    /// # Errors
+    /// `most` wait already.
+    pub(super) fn wait(&self, job: &AllowedJob, origin: Origin, most: usize) -> Result<(Record, usize), QueueFull> {
+        let mut runs = self.lock();
+        let before = runs.waiting.get(job.unit()).map_or(0, VecDeque::len);
+        if before >= most {
+            return Err(QueueFull(most));
+        }
+        let run = Run::requested(RunId::generate(), job.clone(), origin, Timestamp::now());
+        let record = runs.insert(run, false);
+        runs.waiting.entry(job.unit().to_owned()).or_default().push_back(record.run().id);
+        Ok((record, before))
+    }
+
+    /// Takes the run that has waited longest, if nothing of its job is queued or runs; it then counts as the newest.
+    pub(super) fn begin_waiting(&self, job: &AllowedJob) -> Option<Begun> {
+        let mut runs = self.lock();
+        let before = runs.latest_of(job.unit()).cloned();
+        if before.as_ref().is_some_and(|record| record.run().ended().is_none()) {
+            return None;
+        }
+        let id = runs.waiting.get_mut(job.unit())?.pop_front();
+        runs.waiting.retain(|_, waiting| !waiting.is_empty());
+        let record = runs.by_id.get(&id?)?.clone();
+        runs.latest.insert(job.unit().to_owned(), id);
+        Some(Begun { record, before })
+    }
+
+    /// Has a run wait no longer; false if it did not.
+    pub(super) fn leave(&self, record: &Record) -> bool {
+        let (mut runs, run) = (self.lock(), record.run());
+        let Some(waiting) = runs.waiting.get_mut(run.job.unit()) else { return false };
+        let Some(place) = waiting.iter().position(|id| *id == run.id) else { return false };
+        waiting.remove(place);
+        runs.waiting.retain(|_, waiting| !waiting.is_empty());
+        true
+    }
+
+    /// Jobs for which runs wait.
+    pub(super) fn waited_for(&self) -> Vec<AllowedJob> {
+        let runs = self.lock();
+        let first = runs.waiting.values().filter_map(VecDeque::front);
+        first.filter_map(|id| Some(runs.by_id.get(id)?.run().job.clone())).collect()
+    }
+
+    /// The run that a request came to.
+    pub(super) fn of_request(&self, request: Uuid) -> Option<Record> {
+        let is_of =
+            |record: &&Record| matches!(&record.run().origin, Origin::Token { request: of, .. } if *of == request);
+        self.lock().by_id.values().find(is_of).cloned()
+    }
+
+    /// Adds a run that the store has waiting, behind those of its job that do so already.
+    pub(super) fn adopt_waiting(&self, run: Run) {
+        let mut runs = self.lock();
+        let (id, unit) = (run.id, run.job.unit().to_owned());
+        if runs.by_id.contains_key(&id) {
+            return;
+        }
+        let record = runs.insert(run, false);
+        record.kept.recorded.store(true, Ordering::Relaxed);
+        runs.waiting.entry(unit).or_default().push_back(id);
     }
 
     /// Takes back a run that never began; the job's newest run is again the one before.
     ///
-    /// A run that somebody else began in the meantime, which is then what `begun` stands for, stays.
-    pub(super) fn abandon(&self, begun: &Begun) {
+    /// A run that somebody else began in the meantime, which is then what `begun` stands for, stays: false.
+    pub(super) fn abandon(&self, begun: &Begun) -> bool {
         let mut runs = self.lock();
         let run = begun.record.run();
         if run.phase != Phase::Queued {
-            return;
+            return false;
         }
         runs.by_id.remove(&run.id);
         if runs.latest.get(run.job.unit()) != Some(&Some(run.id)) {
-            return;
+            return true;
         }
         let unit = run.job.unit().to_owned();
         match &begun.before {
             Some(before) => drop(runs.latest.insert(unit, Some(before.run().id))),
             None => drop(runs.latest.remove(&unit)),
         }
+        true
+    }
+
+    /// Forgets a run that is not the newest of its job.
+    pub(super) fn forget(&self, record: &Record) {
+        self.lock().by_id.remove(&record.run().id);
+    }
+
+    /// Adds a run that the store has from the time before; one that is known already by its invocation gets the id and
+    /// the origin that it has in the store.
+    ///
+    /// It counts as the job's newest if none later is known.
+    pub(super) fn adopt(&self, run: Run) -> Record {
+        let mut runs = self.lock();
+        if let Some(known) = runs.by_id.get(&run.id) {
+            return known.clone();
+        }
+        let alias = run.invocation.and_then(|invocation| runs.by_invocation.get(&invocation).copied());
+        if let Some(record) = alias.and_then(|alias| runs.by_id.remove(&alias)) {
+            runs.rename(&record, run);
+            return record;
+        }
+        let is_latest = runs.latest_of(run.job.unit()).is_none_or(|latest| latest.run().requested < run.requested);
+        let is_over = run.ended().is_some();
+        let record = runs.insert(run, is_latest);
+        record.kept.adopted.store(true, Ordering::Relaxed);
+        record.kept.recorded.store(true, Ordering::Relaxed);
+        record.kept.examined.store(is_over, Ordering::Relaxed);
+        record
     }
 
     /// Adds a run that was found in the journal; `None` notes that there is none.
@@ -200,7 +429,9 @@ impl Registry {
             return Some(known.clone());
         }
         let is_latest = is_latest && !matches!(runs.latest.get(job.unit()), Some(Some(_)));
-        Some(runs.insert(run, is_latest))
+        let record = runs.insert(run, is_latest);
+        record.announce();
+        Some(record)
     }
 
     /// Takes a change of a unit.
@@ -212,7 +443,7 @@ impl Registry {
                 let known = runs.by_invocation.get(&invocation).and_then(|id| runs.by_id.get(id)).cloned();
                 known.unwrap_or_else(|| {
                     let record = runs.begin_observed(job, invocation, before, after);
-                    record.hearsay.store(!before.in_memory && !after.active.is_running(), Ordering::Relaxed);
+                    record.announce();
                     record
                 })
             }
@@ -222,6 +453,9 @@ impl Registry {
                 _ => return,
             },
         };
+        if !before.in_memory && !after.active.is_running() && record.run().ended().is_none() {
+            record.hearsay.store(true, Ordering::Relaxed);
+        }
         record.change(|run| advance(run, after));
     }
 }
@@ -239,11 +473,30 @@ impl Runs {
         if is_latest {
             self.latest.insert(run.job.unit().to_owned(), Some(id));
         }
-        let record = Record::new(run);
+        let record = Record::new(run, self.news.clone());
         self.by_id.insert(id, record.clone());
         self.order.push_back(id);
         self.make_room();
         record
+    }
+
+    /// Gives a run, taken out of `by_id`, the id and the origin that `recorded` says it has.
+    fn rename(&mut self, record: &Record, recorded: Run) {
+        let (alias, id) = (record.run().id, recorded.id);
+        let unit = recorded.job.unit().to_owned();
+        if let Some(invocation) = recorded.invocation {
+            self.by_invocation.insert(invocation, id);
+        }
+        if self.latest.get(&unit) == Some(&Some(alias)) {
+            self.latest.insert(unit, Some(id));
+        }
+        self.by_id.insert(id, record.clone());
+        self.order.push_back(id);
+        record.kept.recorded.store(true, Ordering::Relaxed);
+        record.change(|known| {
+            let phase = if recorded.ended().is_some() { recorded.phase.clone() } else { known.phase.clone() };
+            *known = Run { started: known.started.or(recorded.started), phase, ..recorded };
+        });
     }
 
     /// A unit has a new invocation: the run that was asked for, or one that somebody else started.
@@ -259,7 +512,7 @@ impl Runs {
         if let Some(record) = latest {
             let run = record.run();
             match run.phase {
-                Phase::Queued => {
+                Phase::Queued if record.can_be(&run, after) => {
                     record.change(|run| {
                         run.invocation = Some(invocation);
                         run.phase = phase;
@@ -270,14 +523,16 @@ impl Runs {
                 // Its end was not seen. What systemd says of a result now is of the new run, unless it knows an exit too.
                 Phase::Running(running) => record.change(|run| {
                     let known = before.main_exit.is_some();
-                    let result = if known { verdict(before, running.stopping) } else { RunResult::Unknown };
+                    let result = if known { verdict(before, running.stopping) } else { RunResult::Lost };
                     let at = before.ended.filter(|_| known);
-                    run.phase = Phase::Ended(Ended { at, result, exit: before.main_exit });
+                    run.phase = Phase::Ended(Ended::new(at, result, before.main_exit));
                 }),
-                Phase::Ended(_) => {}
+                Phase::Queued | Phase::Ended(_) => {}
             }
         }
-        let run = Run { id: RunId::of_invocation(invocation), job, invocation: Some(invocation), started: None, phase };
+        let requested = after.started.unwrap_or_else(Timestamp::now);
+        let id = RunId::of_invocation(invocation);
+        let run = Run { invocation: Some(invocation), phase, ..Run::requested(id, job, Origin::Systemd, requested) };
         self.insert(run, true)
     }
 
@@ -320,7 +575,7 @@ fn left_before(before: &UnitState, after: &UnitState) -> Option<Timestamp> {
 
 /// Moves a run on to what its unit's state says.
 fn advance(run: &mut Run, state: &UnitState) {
-    let missed = matches!(&run.phase, Phase::Ended(ended) if ended.result == RunResult::Unknown);
+    let missed = matches!(&run.phase, Phase::Ended(ended) if ended.result == RunResult::Lost);
     if missed && state.in_memory {
         // It was out of sight, not over.
         run.phase = Phase::Running(Running { before: None, stopping: false });
@@ -341,9 +596,9 @@ fn advance(run: &mut Run, state: &UnitState) {
         if run.started.is_none() && state.has_job {
             return;
         }
-        Ended { at: state.ended, result: verdict(state, running.stopping), exit: state.main_exit }
+        Ended::new(state.ended, verdict(state, running.stopping), state.main_exit)
     } else {
-        Ended { at: None, result: RunResult::Unknown, exit: None }
+        Ended::new(None, RunResult::Lost, None)
     };
     run.phase = Phase::Ended(ended);
 }
@@ -359,11 +614,15 @@ mod tests {
     fn registry() -> (Registry, AllowedJob) {
         let policy = Policy::new(vec![Prefix::parse("ci-test-").unwrap()]);
         let job = policy.admit(&JobName::parse("ci-test-a").unwrap()).unwrap();
-        (Registry::new(policy), job)
+        (Registry::new(policy, mpsc::unbounded_channel().0), job)
+    }
+
+    fn origin() -> Origin {
+        Origin::Token { name: "ci".parse().unwrap(), request: uuid::Uuid::nil() }
     }
 
     fn begin(registry: &Registry, job: &AllowedJob) -> Begun {
-        registry.begin(job).map_err(|_| "busy").unwrap()
+        registry.begin(job, origin()).map_err(|_| "busy").unwrap()
     }
 
     fn state(active: ActiveState, invocation: u8) -> UnitState {
@@ -399,7 +658,7 @@ mod tests {
     fn of_two_starts_one_is_told_of_the_other() {
         let (registry, job) = registry();
         let first = begin(&registry, &job).record;
-        let busy = registry.begin(&job).map(|_| ()).unwrap_err();
+        let busy = registry.begin(&job, origin()).map(|_| ()).unwrap_err();
         assert_eq!(busy.run().id, first.run().id);
     }
 
@@ -413,7 +672,7 @@ mod tests {
         assert_eq!(run.id, record.run().id);
         assert_eq!(run.invocation, InvocationId::from_bytes(&[7; 16]));
         assert_eq!(result(&run), "success");
-        assert!(registry.begin(&job).is_ok());
+        assert!(registry.begin(&job, origin()).is_ok());
     }
 
     #[test]
@@ -422,7 +681,7 @@ mod tests {
         feed(&registry, &[state(ActiveState::Activating, 9)]);
         let run = latest(&registry, &job);
         assert_eq!(run.id.as_invocation(), run.invocation);
-        assert!(registry.begin(&job).is_err());
+        assert!(registry.begin(&job, origin()).is_err());
     }
 
     #[test]
@@ -529,7 +788,7 @@ mod tests {
         let (registry, _job) = registry();
         feed(&registry, &[state(ActiveState::Active, 7), state(ActiveState::Active, 8)]);
         let first = registry.get(RunId::of_invocation(InvocationId::from_bytes(&[7; 16]).unwrap())).unwrap().run();
-        assert_eq!(result(&first), "unknown");
+        assert_eq!(result(&first), "lost");
     }
 
     #[test]
@@ -548,7 +807,7 @@ mod tests {
         let (registry, job) = registry();
         let gone = UnitState { in_memory: false, invocation: None, ..state(ActiveState::Inactive, 7) };
         feed(&registry, &[state(ActiveState::Active, 7), gone]);
-        assert_eq!(result(&latest(&registry, &job)), "unknown");
+        assert_eq!(result(&latest(&registry, &job)), "lost");
     }
 
     #[test]

@@ -4,20 +4,11 @@ use jiff::Timestamp;
 
 use crate::invocation::{InvocationId, MainExit};
 use crate::policy::AllowedJob;
+use crate::store;
 use crate::systemd::UnitState;
 
 pub use crate::run::{RunId, RunResult};
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    /// When; `None` if that is no longer known.
-    pub at: Option<Timestamp>,
-    /// The verdict.
-    pub result: RunResult,
-    /// How its main process ended; `None` if there was none or it is no longer known.
-    pub exit: Option<MainExit>,
-}
+pub use crate::store::{End as Ended, Log, LogPlace, Origin};
 
 /// A run that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,15 +38,62 @@ pub struct Run {
     pub id: RunId,
     /// What it is a run of.
     pub job: AllowedJob,
+    /// Who started it.
+    pub origin: Origin,
+    /// When it was asked for, or else when it began or was noticed.
+    pub requested: Timestamp,
     /// systemd's id of it; `None` while it is queued.
     pub invocation: Option<InvocationId>,
     /// When it began to run.
     pub started: Option<Timestamp>,
     /// Where it is in its life.
     pub phase: Phase,
+    /// Where its log is, and whether that is known to be whole.
+    pub log: Log,
 }
 
 impl Run {
+    /// A run that has been asked for.
+    pub(super) fn requested(id: RunId, job: AllowedJob, origin: Origin, requested: Timestamp) -> Self {
+        let log = Log { place: LogPlace::Journal, complete: false };
+        // As the store keeps it, so that it is the same after a restart.
+        let requested = Timestamp::from_microsecond(requested.as_microsecond()).unwrap_or(requested);
+        Self { id, job, origin, requested, invocation: None, started: None, phase: Phase::Queued, log }
+    }
+
+    /// A run as the store has it.
+    pub(super) fn recorded(job: AllowedJob, row: store::Run) -> Self {
+        let store::Run { id, job: _, origin, requested, progress, log } = row;
+        let phase = match progress.phase {
+            store::Phase::Queued => Phase::Queued,
+            store::Phase::Running => Phase::Running(Running { before: None, stopping: false }),
+            store::Phase::Ended(ended) => Phase::Ended(ended),
+        };
+        Self { id, job, origin, requested, invocation: progress.invocation, started: progress.started, phase, log }
+    }
+
+    /// How far it has come, as the store keeps it.
+    pub(super) fn progress(&self) -> store::Progress {
+        let phase = match &self.phase {
+            Phase::Queued => store::Phase::Queued,
+            Phase::Running(_) => store::Phase::Running,
+            Phase::Ended(ended) => store::Phase::Ended(ended.clone()),
+        };
+        store::Progress { invocation: self.invocation, started: self.started, phase }
+    }
+
+    /// The run as the store keeps it.
+    pub(super) fn to_record(&self) -> store::Run {
+        store::Run {
+            id: self.id,
+            job: self.job.name().clone(),
+            origin: self.origin.clone(),
+            requested: self.requested,
+            progress: self.progress(),
+            log: self.log,
+        }
+    }
+
     /// How it ended, if it has.
     #[must_use]
     pub fn ended(&self) -> Option<&Ended> {

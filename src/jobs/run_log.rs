@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::lines::{Lines, Wanted};
 use super::{Cursor, Error, Jobs, Run, RunId};
-use crate::journal::{self, Entries, Entry, Filter, From, NewestFirst};
+use crate::journal::{self, Entry, Filter, From};
 use crate::policy::AllowedJob;
 use crate::systemd::UnitState;
-use crate::telemetry::Chain;
 
 /// Which part of a log is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,15 +27,8 @@ pub struct RunLog {
     pub unit: Arc<UnitState>,
     /// The run; `None` if the job never ran, so that there is nothing to read.
     pub run: Option<Arc<Run>>,
-    entries: Lines,
+    lines: Lines,
     settled: bool,
-}
-
-/// The entries of a log in the order that was asked for.
-enum Lines {
-    None,
-    OldestFirst(Entries),
-    NewestFirst(NewestFirst),
 }
 
 impl RunLog {
@@ -46,14 +39,10 @@ impl RunLog {
         self.settled && !self.has_gap()
     }
 
-    /// Whether entries are missing: see [`Entries::gaps`].
+    /// Whether entries are missing: see [`Entries::gaps`](crate::journal::Entries::gaps).
     #[must_use]
     pub fn has_gap(&self) -> bool {
-        match &self.entries {
-            Lines::None => false,
-            Lines::OldestFirst(entries) => !entries.gaps().is_empty(),
-            Lines::NewestFirst(entries) => !entries.gaps().is_empty(),
-        }
+        !self.lines.gaps().is_empty()
     }
 }
 
@@ -61,18 +50,7 @@ impl Iterator for RunLog {
     type Item = Entry;
 
     fn next(&mut self) -> Option<Entry> {
-        loop {
-            let entry = match &mut self.entries {
-                Lines::None => None,
-                Lines::OldestFirst(entries) => entries.next(),
-                Lines::NewestFirst(entries) => entries.next(),
-            };
-            match entry? {
-                Ok(entry) => return Some(entry),
-                // The reader goes on behind the damage; what is missing there shows as a gap.
-                Err(error) => log::warn!("{}", Chain(&error)),
-            }
-        }
+        self.lines.next()
     }
 }
 
@@ -85,19 +63,19 @@ impl Jobs {
     /// # Errors
     /// [`Error::NoSuchJob`], [`Error::NoSuchRun`], [`Error::Journal`].
     pub async fn log(&self, job: &AllowedJob, run: Option<RunId>, part: Part, filter: Filter) -> Result<RunLog, Error> {
-        let unit = self.systemd.state(job).await?.ok_or(Error::NoSuchJob)?;
+        let unit = self.unit_of(job, run).await?;
         let record = match &part {
             Part::After(cursor) => self.of_invocation(job, cursor.invocation).await?,
             Part::Whole | Part::NewestFirst | Part::Last(_) => self.find(job, run).await?,
         };
         let Some(record) = record else {
-            return Ok(RunLog { unit, run: None, entries: Lines::None, settled: false });
+            return Ok(RunLog { unit, run: None, lines: Lines::none(), settled: false });
         };
         // This look at the run decides: what it says ended has its log whole below, also if more ends meanwhile.
         let run = record.run();
-        let settled = run.ended().is_some() && self.settle(&record).await;
         let Some(invocation) = run.invocation else {
-            return Ok(RunLog { unit, run: Some(run), entries: Lines::None, settled });
+            let settled = run.ended().is_some();
+            return Ok(RunLog { unit, run: Some(run), lines: Lines::none(), settled });
         };
         let newest_first = part == Part::NewestFirst;
         let from = match part {
@@ -105,11 +83,10 @@ impl Jobs {
             Part::Last(lines) => From::Last(lines),
             Part::After(Cursor { after: Some(position), .. }) => From::After(position),
         };
-        let (journal, job) = (self.journal.clone(), job.clone());
-        let read = move || journal.run_where(&journal::Run { job, invocation }, from, &filter);
-        let entries = tokio::task::spawn_blocking(read).await??;
-        let entries =
-            if newest_first { Lines::NewestFirst(entries.newest_first()) } else { Lines::OldestFirst(entries) };
-        Ok(RunLog { unit, run: Some(run), entries, settled })
+        let of = journal::Run { job: job.clone(), invocation };
+        let wanted = Wanted { run: run.clone(), of, from, filter };
+        let (lines, settled) = self.lines(&record, wanted).await?;
+        let lines = if newest_first { lines.newest_first() } else { lines };
+        Ok(RunLog { unit, run: Some(run), lines, settled })
     }
 }

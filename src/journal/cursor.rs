@@ -10,7 +10,7 @@ use super::file::JournalFile;
 use super::filter::Filter;
 use super::lists::Lists;
 use super::position::Position;
-use super::streams::Streams;
+use super::streams::{Files, Streams};
 use super::{Entry, Source};
 
 /// After so many damaged entries a file is given up.
@@ -97,7 +97,7 @@ impl FileCursor {
         span: Span,
         horizon: &Position,
         late: bool,
-        files: Arc<[Arc<JournalFile>]>,
+        files: Arc<Files>,
     ) -> Result<Self, Damage> {
         let from = |chain: &Chain| lists.lower_bound(chain, &span.start);
         let to = |chain: &Chain| span.end.map_or(Ok(chain.len()), |end| lists.lower_bound(chain, &end));

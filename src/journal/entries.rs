@@ -7,6 +7,7 @@ use super::cursor::{FileCursor, Found};
 use super::damage::Problem;
 use super::directory::Directories;
 use super::gaps::{Gap, Gaps};
+use super::losses::Losses;
 use super::position::Position;
 use super::{Entry, Error, From};
 
@@ -22,6 +23,7 @@ pub struct Entries {
     /// The entry passed last: files may hold the same one.
     last: Option<Position>,
     gaps: Gaps,
+    is_known: bool,
     problems: Vec<Problem>,
     /// Those of the problems that the caller has yet to hear of between the entries.
     untold: Vec<Problem>,
@@ -32,11 +34,13 @@ impl Entries {
     pub(super) fn new(
         cursors: Vec<FileCursor>,
         gaps: Gaps,
+        is_known: bool,
         problems: Vec<Problem>,
         directories: Arc<Directories>,
         from: &From,
     ) -> Self {
-        let mut entries = Self { cursors, leader: None, last: None, gaps, problems, untold: Vec::new(), directories };
+        let untold = Vec::new();
+        let mut entries = Self { cursors, leader: None, last: None, gaps, is_known, problems, untold, directories };
         match from {
             From::Start => entries.gaps.meet_all(),
             From::Last(count) => entries.back_from_end(*count),
@@ -52,6 +56,19 @@ impl Entries {
     #[must_use]
     pub fn gaps(&self) -> Vec<Gap> {
         self.gaps.met()
+    }
+
+    /// Whether the journal has anything of the run. If it has not, it can't tell what is missing either.
+    #[must_use]
+    pub fn knows_run(&self) -> bool {
+        self.is_known
+    }
+
+    /// What is missing of the run, for who keeps its entries elsewhere: a file that turns out to be damaged is told when
+    /// it is met, so the last entry must have been read.
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        self.gaps.losses().clone()
     }
 
     /// The same entries from the newest to the oldest, read in that order.
@@ -86,6 +103,8 @@ impl Entries {
                 break;
             }
         }
+        // What was passed over is told before it is read again.
+        self.collect();
         self.leader = None;
         self.last = None;
     }

@@ -278,22 +278,22 @@ impl EntryReader {
     }
 
     fn meaning(&mut self, file: &JournalFile, offset: u64) -> Result<Meaning, Damage> {
+        let head = file.layout().data_head();
+        let shared = match self.window.loaded(offset, head + MESSAGE.len()) {
+            Some(bytes) => {
+                let data = DataHead::parse(bytes, offset, file.layout())?;
+                // The commonest case by far, a message, is told from its first bytes.
+                if data.compression == 0 && bytes.get(head..).is_some_and(|start| start == MESSAGE) {
+                    return Ok(Meaning::Message);
+                }
+                data.entries > 1
+            }
+            None => true,
+        };
         if let Some(meaning) = self.meanings.get(&offset) {
             return Ok(*meaning);
         }
-        let head = file.layout().data_head();
-        let (meaning, shared) = match self.window.loaded(offset, head + MESSAGE.len()) {
-            Some(bytes) => {
-                let data = DataHead::parse(bytes, offset, file.layout())?;
-                // The commonest case by far, a new message, is told from its first bytes.
-                if data.compression == 0 && bytes.get(head..).is_some_and(|start| start == MESSAGE) {
-                    (Meaning::Message, data.entries > 1)
-                } else {
-                    (self.wanted.meaning(&file.field(offset, COMPARED)?), data.entries > 1)
-                }
-            }
-            None => (self.wanted.meaning(&file.field(offset, COMPARED)?), true),
-        };
+        let meaning = self.wanted.meaning(&file.field(offset, COMPARED)?);
         if shared {
             if self.meanings.len() >= MEANINGS_MOST {
                 self.meanings.clear();

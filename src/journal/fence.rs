@@ -1,12 +1,15 @@
 //! When the log of a run is whole.
 //!
 //! systemd tells that a run has ended before journald has read the last lines of its standard output: of a burst of
-//! 20,000 lines a few hundred are there at that moment. journald has no call for an unprivileged user to wait for it
-//! (before systemd 258). But it serves its sources in the order in which they became ready, so when a message sent to it
-//! has arrived in the journal, it has read at least once from every stream that had something before. Messages are sent
-//! until one of them finds no new line of the run. A namespace has a journald of its own, with a socket of its own.
+//! 20,000 lines a few hundred are there at that moment. journald serves its sources in the order in which they became
+//! ready, so when a message sent to it has arrived in the journal, it has read at least once from every stream that had
+//! something before, also that the stream has ended. Messages are sent until one of them finds no new line of the run. A
+//! namespace has a journald of its own, with a socket of its own.
 //!
-//! This rests on how journald's event loop works, not on a promise; the caller gives a deadline.
+//! This rests on how journald's event loop works, not on a promise; the caller gives a deadline. One thing it can't tell
+//! is a line so long that journald takes several reads for it. A journald that can be asked, from systemd 258 on, says
+//! when it has read all bytes that were there, so it is asked before each message (`synchronize`). Then a round without
+//! a new line proves that there is none.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -60,12 +63,16 @@ fn newest_of(journal: &Journal, run: &Run) -> Result<Option<Position>, Error> {
     Ok(last.map(|entry| entry.position))
 }
 
-/// Sends a message to each journald that may have something of the run, and waits until they are in the journal; `false`
-/// if they are not by `deadline`.
+/// Asks each journald that may have something of the run, sends a message to each, and waits until they are in the
+/// journal; `false` if they are not by `deadline`.
 fn round(journal: &Journal, run: &Run, deadline: Instant) -> Result<bool, Error> {
+    let namespaces = namespaces(journal, run)?;
+    for socket in namespaces.iter().map(PathBuf::as_path).chain([&*journal.socket]) {
+        journal.synchronizer.ask(socket, deadline);
+    }
     let Some(message) = send(&journal.socket, deadline)? else { return Ok(false) };
     let mut messages = vec![message];
-    for socket in namespaces(journal, run)? {
+    for socket in namespaces {
         match send(&socket, deadline) {
             Ok(Some(message)) => messages.push(message),
             Ok(None) => return Ok(false),

@@ -1,5 +1,6 @@
 //! Which entries of a run are wanted.
 
+use super::Entry;
 use super::position::Position;
 
 /// Which entries of a run are wanted; the default is all of them.
@@ -18,11 +19,17 @@ pub struct Filter {
 const DEBUG: u8 = 7;
 
 impl Filter {
-    pub(super) fn has_priority(&self, priority: Option<u8>) -> bool {
+    /// Whether an entry is wanted.
+    #[must_use]
+    pub fn wants(&self, entry: &Entry) -> bool {
+        self.has_priority(entry.priority) && self.has_time(&entry.position)
+    }
+
+    pub(crate) fn has_priority(&self, priority: Option<u8>) -> bool {
         self.priority.is_none_or(|wanted| priority.unwrap_or(DEBUG) <= wanted)
     }
 
-    pub(super) fn has_time(&self, position: &Position) -> bool {
+    pub(crate) fn has_time(&self, position: &Position) -> bool {
         let usec = position.realtime;
         self.since_usec.is_none_or(|since| usec >= since) && self.until_usec.is_none_or(|until| usec <= until)
     }

@@ -20,7 +20,7 @@ pub enum Gap {
 
 /// What is missing of a run, and how much of that has been met.
 #[derive(Debug, Default)]
-pub(super) struct Gaps {
+pub(crate) struct Gaps {
     losses: Losses,
     place_is_gone: bool,
     is_at_start: bool,
@@ -30,22 +30,27 @@ pub(super) struct Gaps {
 }
 
 impl Gaps {
-    pub(super) fn of(losses: Losses) -> Self {
+    pub(crate) fn of(losses: Losses) -> Self {
         Self { losses, ..Self::default() }
     }
 
+    /// All that is missing, as far as is known.
+    pub(super) fn losses(&self) -> &Losses {
+        &self.losses
+    }
+
     /// The reading has come to the first entry, or begins with it.
-    pub(super) fn meet_start(&mut self) {
+    pub(crate) fn meet_start(&mut self) {
         self.is_at_start = true;
     }
 
     /// The reading has come to the last entry, or is sure to.
-    pub(super) fn meet_end(&mut self) {
+    pub(crate) fn meet_end(&mut self) {
         self.is_at_end = true;
     }
 
     /// The reading comes to all of the run, so that what is missing can be told beforehand.
-    pub(super) fn meet_all(&mut self) {
+    pub(crate) fn meet_all(&mut self) {
         self.meet_start();
         self.meet_end();
         if let Some((position, count)) = self.losses.first_drop {
@@ -54,7 +59,7 @@ impl Gaps {
     }
 
     /// journald's word in the run that it dropped so many messages.
-    pub(super) fn meet_drop(&mut self, position: &Position, count: u64) {
+    pub(crate) fn meet_drop(&mut self, position: &Position, count: u64) {
         let is_own = self.losses.drops_since.is_none_or(|since| position.order(&since).is_ge());
         if is_own && self.drops.insert(*position) {
             self.dropped = self.dropped.saturating_add(count);
@@ -62,19 +67,19 @@ impl Gaps {
     }
 
     /// A part of a file can't be read.
-    pub(super) fn meet_damage(&mut self) {
+    pub(crate) fn meet_damage(&mut self) {
         self.losses.is_unreadable = true;
     }
 
     /// The entry behind which to begin does not exist any more.
-    pub(super) fn lose_place(&mut self) {
+    pub(crate) fn lose_place(&mut self) {
         self.place_is_gone = true;
     }
 
     /// Those that were met up to now, each once.
-    pub(super) fn met(&self) -> Vec<Gap> {
-        let is_vacuumed = self.place_is_gone || (self.is_at_start && self.losses.beginning_is_gone);
-        let at_end = if self.is_at_end { self.losses.dropped_at_end } else { 0 };
+    pub(crate) fn met(&self) -> Vec<Gap> {
+        let is_vacuumed = self.place_is_gone || (self.is_at_start && self.losses.gone_before.is_some());
+        let at_end = self.losses.dropped_at_end.filter(|_| self.is_at_end).map_or(0, |(count, _)| count);
         let dropped = self.dropped.saturating_add(at_end);
         // An entry may be missing because its file can't be read, so then nobody says that it was deleted.
         let vacuumed = (is_vacuumed && !self.losses.is_unreadable).then_some(Gap::Vacuumed);

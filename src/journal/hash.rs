@@ -40,6 +40,12 @@ pub(super) fn jenkins(data: &[u8]) -> u64 {
     u64::from(c) << 32 | u64::from(b)
 }
 
+/// What the message of an entry is to the hash in its position: that is the exclusive or of the hashes of all its fields, by
+/// [`jenkins`] in files of every kind.
+pub(crate) fn of_message(message: &[u8]) -> u64 {
+    jenkins(&[b"MESSAGE=", message].concat())
+}
+
 fn add(a: u32, b: u32, c: u32, block: &[u8; 12]) -> (u32, u32, u32) {
     (a.wrapping_add(le32(block, 0)), b.wrapping_add(le32(block, 4)), c.wrapping_add(le32(block, 8)))
 }

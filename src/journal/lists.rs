@@ -244,10 +244,16 @@ impl Lists {
     ///
     /// journald reads the manager's words and those of processes from different sockets, and may read the first words
     /// of a run before the word that it began.
-    pub(super) fn first_since_sent(&mut self, begin: &Begin) -> Result<Option<Position>, Damage> {
+    ///
+    /// `last_told` is the manager's last word about any run of the unit before, in whichever file that is: those of a
+    /// namespace have none.
+    pub(super) fn first_since_sent(
+        &mut self,
+        begin: &Begin,
+        last_told: Option<Position>,
+    ) -> Result<Option<Position>, Damage> {
         let Some(sent_usec) = begin.sent_usec else { return Ok(None) };
-        let last = self.last_told_before(&begin.position)?;
-        let alone = last.is_none_or(|last| last.realtime.saturating_add(ALONE_USEC) < sent_usec);
+        let alone = last_told.is_none_or(|last| last.realtime.saturating_add(ALONE_USEC) < sent_usec);
         let since = if alone { sent_usec.saturating_sub(LEAD_USEC) } else { sent_usec };
         let mut first = None;
         let end = self.lower_bound(&self.unit, &begin.position)?;
@@ -269,7 +275,7 @@ impl Lists {
     }
 
     /// The manager's last word about any run of the unit before `position`.
-    fn last_told_before(&mut self, position: &Position) -> Result<Option<Position>, Damage> {
+    pub(super) fn last_told_before(&mut self, position: &Position) -> Result<Option<Position>, Damage> {
         let end = self.lower_bound(&self.about_unit, position)?;
         for index in (end.saturating_sub(EARLY_MOST)..end).rev() {
             let offset = self.about_unit.at(&self.file, index)?;

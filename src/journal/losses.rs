@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::Error;
 use super::cursor::Span;
 use super::damage::Damage;
+use super::directory::Directories;
 use super::facts::{Facts, Known};
 use super::filter::Filter;
 use super::lists::{Begin, EARLY_MOST, Lists};
@@ -29,32 +30,39 @@ const LIMIT_USEC: u64 = 60_000_000;
 /// class of priority.
 const NOTES_MOST: usize = 8;
 
-/// What is lost of a run.
-#[derive(Debug, Default)]
-pub(super) struct Losses {
-    /// The first entries of the run are gone.
-    pub(super) beginning_is_gone: bool,
+/// What is lost of a run; nothing by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// The first entries of the run are gone, and this is when the first of the others was received: microseconds since
+    /// 1970.
+    pub(crate) gone_before: Option<u64>,
     /// journald's first word in the run of dropped messages, and how many.
-    pub(super) first_drop: Option<(Position, u64)>,
+    pub(crate) first_drop: Option<(Position, u64)>,
     /// Its words before this place are about messages of an earlier run.
-    pub(super) drops_since: Option<Position>,
-    /// Messages dropped behind the last entry of the run, of which journald told when the next run printed something.
-    pub(super) dropped_at_end: u64,
+    pub(crate) drops_since: Option<Position>,
+    /// How many messages were dropped behind the last entry of the run, of which journald told when the next run printed
+    /// something, and when that run began: microseconds since 1970.
+    pub(crate) dropped_at_end: Option<(u64, u64)>,
     /// A file that may hold some entries can't be read.
-    pub(super) is_unreadable: bool,
+    pub(crate) is_unreadable: bool,
 }
 
 impl Losses {
     /// Those that concern the time that is wanted.
-    pub(super) fn within(self, filter: &Filter, begin: &Begin, span: &Span) -> Self {
-        let is_from_start = filter.since_usec.is_none_or(|since| since <= begin.position.realtime);
-        let is_to_end = span.end.is_none_or(|end| filter.until_usec.is_none_or(|until| until >= end.realtime));
+    pub(crate) fn within(self, filter: &Filter) -> Self {
         Self {
-            beginning_is_gone: self.beginning_is_gone && is_from_start,
+            gone_before: self.gone_before.filter(|usec| filter.since_usec.is_none_or(|since| since <= *usec)),
             first_drop: self.first_drop.filter(|(position, _)| filter.has_time(position)),
-            dropped_at_end: if is_to_end { self.dropped_at_end } else { 0 },
+            dropped_at_end: self
+                .dropped_at_end
+                .filter(|(_, usec)| filter.until_usec.is_none_or(|until| until >= *usec)),
             ..self
         }
+    }
+
+    /// Whether entries are lost that journald had kept, and that may be found after all.
+    pub(crate) fn may_be_made_good(&self) -> bool {
+        self.gone_before.is_some() || self.is_unreadable
     }
 }
 
@@ -71,7 +79,8 @@ pub(super) fn of_run(search: &mut Search<'_>, begin: &Begin, span: &Span) -> Res
             search.each(tells_of_starts).contains(&true) || is_first_of_all(search, &begin.position)?
         }
     };
-    let mut losses = Losses { beginning_is_gone, ..Losses::default() };
+    let gone_before = beginning_is_gone.then_some(begin.position.realtime);
+    let mut losses = Losses { gone_before, ..Losses::default() };
     if search.lists.iter().any(|lists| !lists.object.is_empty()) {
         find_drops(search, begin, span, &mut losses);
     }
@@ -126,15 +135,24 @@ fn tells_of_starts(lists: &mut Lists) -> Result<bool, Damage> {
 
 /// Whether there is no older entry in those files to which the words of the manager go.
 fn is_first_of_all(search: &Search<'_>, position: &Position) -> Result<bool, Error> {
-    let is_of_user = |name: &OsStr| name.as_encoded_bytes().starts_with(b"user-");
-    let is_of_system =
-        |path: &Path| search.directories.namespace_of(path).is_none() && !path.file_name().is_some_and(is_of_user);
-    let files = search.directories.files()?;
-    let mut firsts =
-        files.iter().filter(|listed| is_of_system(&listed.path)).filter_map(|listed| listed.open().ok()?.reach().first);
     // A header knows the place of an entry, but not its hash.
     let position = Position { xor_hash: 0, ..*position };
-    Ok(firsts.all(|first| first.order(&position).is_ge()))
+    Ok(firsts_of_manager(search.directories)?.iter().all(|first| first.order(&position).is_ge()))
+}
+
+/// The oldest entry of those files to which the words of the manager go, by the clock.
+pub(super) fn first_of_manager(directories: &Directories) -> Result<Option<Position>, Error> {
+    Ok(firsts_of_manager(directories)?.into_iter().min_by_key(|first| first.realtime))
+}
+
+/// The first entry of each of the files to which the words of the manager go.
+fn firsts_of_manager(directories: &Directories) -> Result<Vec<Position>, Error> {
+    let is_of_user = |name: &OsStr| name.as_encoded_bytes().starts_with(b"user-");
+    let is_of_system =
+        |path: &Path| directories.namespace_of(path).is_none() && !path.file_name().is_some_and(is_of_user);
+    let files = directories.files()?;
+    let files = files.iter().filter(|listed| is_of_system(&listed.path));
+    Ok(files.filter_map(|listed| listed.open().ok()?.reach().first).collect())
 }
 
 fn now_usec() -> u64 {
@@ -176,7 +194,8 @@ fn find_drops(search: &mut Search<'_>, begin: &Begin, span: &Span, losses: &mut 
         if !concerns_run {
             break;
         }
-        losses.dropped_at_end = losses.dropped_at_end.saturating_add(note.count);
+        let (count, _) = losses.dropped_at_end.unwrap_or_default();
+        losses.dropped_at_end = Some((count.saturating_add(note.count), end.realtime));
     }
 }
 

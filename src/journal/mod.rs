@@ -28,6 +28,7 @@ mod reach;
 mod runs;
 mod search;
 mod streams;
+mod synchronize;
 mod tail;
 pub mod text;
 mod window;
@@ -46,12 +47,16 @@ pub use self::entries::{Entries, NewestFirst};
 pub use self::fence::Patience;
 pub use self::filter::Filter;
 pub use self::gaps::Gap;
+pub(crate) use self::gaps::Gaps;
+pub(crate) use self::hash::of_message as message_hash;
+pub use self::losses::Losses;
 pub use self::position::Position;
 pub use self::runs::FoundRun;
 pub use self::tail::{Arrived, Pulse, Tail};
 pub use self::words::RunEnd;
 
 use self::directory::Directories;
+use self::synchronize::Synchronizer;
 
 /// Why the journal as a whole can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +158,7 @@ impl Entry {
 pub struct Journal {
     directories: Arc<Directories>,
     socket: Arc<Path>,
+    synchronizer: Arc<Synchronizer>,
 }
 
 impl Journal {
@@ -160,7 +166,11 @@ impl Journal {
     /// as `/var/log/journal/<machine-id>.ci`. Those that don't exist are passed over until they do.
     #[must_use]
     pub fn new(directories: Vec<PathBuf>) -> Self {
-        Self { directories: Arc::new(Directories::new(directories)), socket: Path::new(fence::SOCKET).into() }
+        Self {
+            directories: Arc::new(Directories::new(directories)),
+            socket: Path::new(fence::SOCKET).into(),
+            synchronizer: Arc::default(),
+        }
     }
 
     /// The same journal, written to through another socket than `/run/systemd/journal/socket`. Those of namespaces are
@@ -216,6 +226,16 @@ impl Journal {
         runs::find(&self.directories, &Run { job: job.clone(), invocation })
     }
 
+    /// Whether the journal has entries that are as old as this time: microseconds since 1970. Of a run that ended then and of
+    /// which nothing is found, everything has otherwise been deleted.
+    ///
+    /// # Errors
+    /// As [`Journal::run`].
+    pub fn reaches_back_to(&self, usec: u64) -> Result<bool, Error> {
+        let first = losses::first_of_manager(&self.directories)?;
+        Ok(first.is_some_and(|first| first.realtime <= usec))
+    }
+
     /// Whether an entry with `field`=`value` has arrived, in the files being written or the newest archived ones.
     ///
     /// Cheap enough to be asked every millisecond: one or two small reads a file.
@@ -227,7 +247,8 @@ impl Journal {
     }
 
     /// Waits until journald has read what a run printed: until `quiet_rounds` messages in a row, each sent when the one
-    /// before had arrived, found no new entry of the run. Where a namespace may have lines of it, also its journald.
+    /// before had arrived, found no new entry of the run. Before each message, a journald that can be asked for it (systemd
+    /// 258 and newer) has been asked to read all that there is. Where a namespace may have lines of it, also its journald.
     /// `false` if `patience` ended before.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use super::lists::{Lists, invocation};
 use super::position::Position;
 use super::reach::Extent;
 use super::search::{Search, Unread};
+use super::streams::Files;
 use super::words::RunEnd;
 use super::{Error, From, Run, losses};
 
@@ -52,11 +53,13 @@ pub(super) fn entries(
     let horizon = search.horizon();
     search.look_again()?;
     let mut gaps = Gaps::default();
-    if let (Some(begin), Some(horizon)) = (search.begin(), horizon) {
+    let begin = search.begin();
+    let is_known = begin.is_some();
+    if let (Some(begin), Some(horizon)) = (begin, horizon) {
         let span = search.span(&begin);
-        gaps = Gaps::of(losses::of_run(&mut search, &begin, &span)?.within(filter, &begin, &span));
+        gaps = Gaps::of(losses::of_run(&mut search, &begin, &span)?.within(filter));
         let late = search.is_followed_closely(&span);
-        let files: Arc<[_]> = search.files().into_iter().map(|(_, file)| file).collect();
+        let files = Arc::new(Files::new(search.files().into_iter().map(|(_, file)| file).collect()));
         let extent = Extent { first: Some(span.start), last: span.end };
         search.lists.retain(|lists| lists.may_have(&extent));
         for lists in std::mem::take(&mut search.lists) {
@@ -75,7 +78,7 @@ pub(super) fn entries(
     }
     search.report();
     let problems = search.unread.into_iter().map(|unread| unread.problem).collect();
-    Ok(Entries::new(cursors, gaps, problems, Arc::clone(directories), from))
+    Ok(Entries::new(cursors, gaps, is_known, problems, Arc::clone(directories), from))
 }
 
 /// The namespaces in which processes of a run printed on their standard output; `None` is the journal of the host.

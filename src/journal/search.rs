@@ -130,8 +130,17 @@ impl<'a> Search<'a> {
     /// The first position of a run, those of its words counted that were received before the manager's.
     fn with_early_words(&mut self, begin: &Begin) -> Position {
         let near = Extent { first: Some(begin.position), last: Some(begin.position) };
+        let told =
+            self.each(
+                |lists| if near.may_lie_in(&lists.reach) { lists.last_told_before(&begin.position) } else { Ok(None) },
+            );
+        let last_told = told.into_iter().flatten().max_by_key(|told| told.realtime);
         let early =
-            self.each(|lists| if near.may_lie_in(&lists.reach) { lists.first_since_sent(begin) } else { Ok(None) });
+            self.each(
+                |lists| {
+                    if near.may_lie_in(&lists.reach) { lists.first_since_sent(begin, last_told) } else { Ok(None) }
+                },
+            );
         early.into_iter().flatten().fold(begin.position, Position::earlier)
     }
 

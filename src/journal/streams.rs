@@ -6,7 +6,7 @@
 //! first line of a stream decides for all.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cursor::Span;
 use super::damage::Damage;
@@ -14,20 +14,35 @@ use super::facts::{COMPARED, Facts, Wanted};
 use super::file::JournalFile;
 use super::position::Position;
 
+/// All files that have something of the unit: a stream may go on in another one than it began in.
+#[derive(Debug)]
+pub(super) struct Files {
+    files: Vec<Arc<JournalFile>>,
+    /// Whether a stream is of the run, by its number: asking all files anew for each file would take the square of their
+    /// count.
+    known: Mutex<HashMap<Vec<u8>, bool>>,
+}
+
+impl Files {
+    pub(super) fn new(files: Vec<Arc<JournalFile>>) -> Self {
+        Self { files, known: Mutex::default() }
+    }
+}
+
 /// The streams met in one file.
 #[derive(Debug)]
 pub(super) struct Streams {
     wanted: Wanted,
     span: Span,
-    /// All files that have something of the unit: a stream may have begun in another one.
-    files: Arc<[Arc<JournalFile>]>,
+    files: Arc<Files>,
     /// By the place of the stream's DATA object.
     known: HashMap<u64, bool>,
     last: Option<(u64, bool)>,
 }
 
 impl Streams {
-    pub(super) fn new(wanted: Wanted, span: Span, files: Arc<[Arc<JournalFile>]>) -> Self {
+    /// The streams of one of `files`; all that share these must be asked for the same run.
+    pub(super) fn new(wanted: Wanted, span: Span, files: Arc<Files>) -> Self {
         Self { wanted, span, files, known: HashMap::new(), last: None }
     }
 
@@ -43,7 +58,9 @@ impl Streams {
         } else {
             let field = file.field(offset, COMPARED)?;
             let value = field.splitn(2, |byte| *byte == b'=').nth(1).unwrap_or_default();
-            let own = self.find(value);
+            let mut known = self.files.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let own = *known.entry(value.to_owned()).or_insert_with(|| self.find(value));
+            drop(known);
             self.known.insert(offset, own);
             own
         };
@@ -53,7 +70,7 @@ impl Streams {
 
     fn find(&self, stream: &[u8]) -> bool {
         // A file that can't answer is as good as one that was deleted.
-        let firsts = self.files.iter().filter_map(|file| {
+        let firsts = self.files.files.iter().filter_map(|file| {
             let data = file.find(b"_STREAM_ID", stream).ok().flatten()?;
             let position = file.position(data.first_entry).ok()?;
             Some((position, file, data.first_entry))

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, QueryBuilder, Row as _, Sqlite};
+use sqlx::{FromRow, QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::values::{foreign, micros, optional_id, optional_job, time};
@@ -36,6 +36,8 @@ pub struct AuditEntry {
     pub run: Option<RunId>,
     /// How it came out, a word such as `accepted` or the code of the error.
     pub outcome: String,
+    /// What else there is to say, for people.
+    pub detail: Option<String>,
 }
 
 /// An entry and its place.
@@ -72,8 +74,8 @@ impl From<AuditId> for i64 {
     }
 }
 
-const APPEND: &str = "INSERT INTO audit (at, kind, who, address, request, job, run, outcome) \
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+const APPEND: &str = "INSERT INTO audit (at, kind, who, address, request, job, run, outcome, detail) \
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// Entries that are forgotten in one transaction, so that no other write waits long.
 const FORGOTTEN_AT_ONCE: u32 = 5000;
@@ -81,21 +83,12 @@ const FORGOTTEN_AT_ONCE: u32 = 5000;
 const FORGET: &str = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ? ORDER BY id LIMIT ?)";
 
 impl Store {
-    /// Adds an entry.
+    /// Adds entries, all of them or none, in this order.
     ///
     /// # Errors
     /// [`Error`] if that could not be written.
-    pub async fn append_audit(&self, entry: AuditEntry) -> Result<AuditId, Error> {
-        let statement = sqlx::query(APPEND)
-            .bind(micros(entry.at))
-            .bind(entry.kind)
-            .bind(entry.who.map(|who| who.to_string()))
-            .bind(entry.address.map(|address| address.to_string()))
-            .bind(entry.request.map(|request| request.as_bytes().to_vec()))
-            .bind(entry.job.map(|job| job.to_string()))
-            .bind(entry.run.map(|run| run.as_bytes().to_vec()))
-            .bind(entry.outcome);
-        Ok(AuditId(self.writer.execute(statement).await?.last_insert_rowid()))
+    pub async fn append_audit(&self, entries: Vec<AuditEntry>) -> Result<(), Error> {
+        self.writer.write(move |connection| Box::pin(append(connection, entries))).await
     }
 
     /// The entries that `filter` asks for, newest first, at most `limit` and at most [`PAGE`]; with `before` those
@@ -144,6 +137,24 @@ impl Store {
     }
 }
 
+async fn append(connection: &mut SqliteConnection, entries: Vec<AuditEntry>) -> Result<(), Error> {
+    for entry in entries {
+        sqlx::query(APPEND)
+            .bind(micros(entry.at))
+            .bind(entry.kind)
+            .bind(entry.who.map(|who| who.to_string()))
+            .bind(entry.address.map(|address| address.to_string()))
+            .bind(entry.request.map(|request| request.as_bytes().to_vec()))
+            .bind(entry.job.map(|job| job.to_string()))
+            .bind(entry.run.map(|run| run.as_bytes().to_vec()))
+            .bind(entry.outcome)
+            .bind(entry.detail)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
 impl FromRow<'_, SqliteRow> for AuditRecord {
     fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
         let who: Option<&str> = row.try_get("who")?;
@@ -157,6 +168,7 @@ impl FromRow<'_, SqliteRow> for AuditRecord {
             job: optional_job(row, "job")?,
             run: optional_id(row, "run")?.map(RunId::from_bytes),
             outcome: row.try_get("outcome")?,
+            detail: row.try_get("detail")?,
         };
         Ok(Self { id: AuditId(row.try_get("id")?), entry })
     }

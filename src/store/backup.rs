@@ -13,6 +13,14 @@ use super::{Error, options};
 /// No copy was made.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
+    /// There is no database, or it may not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The database.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The database can't be read, or the copy not written.
     #[error("cannot copy the database")]
     Copy(#[from] Error),
@@ -51,6 +59,9 @@ pub async fn backup(directory: &Path, to: &Path) -> Result<(), BackupError> {
         return Err(BackupError::Exists(to));
     }
     let temporary = parent.join(format!(".{}.{}.new", name.display(), std::process::id()));
+    // SQLite says of both only that it cannot open the database.
+    let files = Files::of(directory);
+    fs::metadata(files.database()).map_err(|source| BackupError::Read { path: files.database().to_owned(), source })?;
     // Left by a process of the same number that was killed in between.
     if let Err(error) = fs::remove_file(&temporary)
         && error.kind() != io::ErrorKind::NotFound
@@ -59,7 +70,7 @@ pub async fn backup(directory: &Path, to: &Path) -> Result<(), BackupError> {
     }
     // SQLite writes into a file that is there only if it is empty; so the file is never readable by others.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(failed)?;
-    let copied = copy(directory, &temporary).await;
+    let copied = copy(&files, &temporary).await;
     let placed = copied.and_then(|()| {
         // Unlike a rename, a link never takes the place of another file.
         file.sync_all().and_then(|()| fs::hard_link(&temporary, &to)).map_err(failed)
@@ -69,12 +80,12 @@ pub async fn backup(directory: &Path, to: &Path) -> Result<(), BackupError> {
     removed.and_then(|()| File::open(parent)?.sync_all()).map_err(failed)
 }
 
-async fn copy(directory: &Path, temporary: &Path) -> Result<(), BackupError> {
+async fn copy(files: &Files, temporary: &Path) -> Result<(), BackupError> {
     let Some(path) = temporary.to_str() else {
         let source = io::Error::new(io::ErrorKind::InvalidInput, "SQLite takes only names in UTF-8");
         return Err(BackupError::Write { path: temporary.to_owned(), source });
     };
-    let mut connection = options(&Files::of(directory)).read_only(true).connect().await.map_err(Error::from)?;
+    let mut connection = options(files).read_only(true).connect().await.map_err(Error::from)?;
     let copied = sqlx::query("VACUUM INTO ?").bind(path).execute(&mut connection).await;
     // Nothing was written through it that could be lost.
     let _ = connection.close().await;

@@ -1,9 +1,9 @@
 //! The queue of each job: recorded runs that wait for their turn.
 
-use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row as _, SqliteConnection};
 
 use super::{Error, Run, Store};
-use crate::policy::JobName;
 use crate::run::RunId;
 
 /// What became of a run that was to wait.
@@ -17,17 +17,22 @@ pub enum Enqueued {
     NotQueued,
 }
 
+/// A run that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The run.
+    pub run: Run,
+    /// Whether it was about to be started.
+    pub starting: bool,
+}
+
 /// Whether a run waits already, and how many of its job are before it.
 const PLACE: &str = "SELECT own.place IS NOT NULL, (\
         SELECT count(*) FROM queue JOIN runs AS others ON others.id = queue.run \
         WHERE others.job = runs.job AND (own.place IS NULL OR queue.place < own.place)\
     ) FROM runs LEFT JOIN queue AS own ON own.run = runs.id WHERE runs.id = ? AND runs.phase = 'queued'";
 
-const DEQUEUE: &str = "DELETE FROM queue WHERE place = \
-    (SELECT place FROM queue JOIN runs ON runs.id = queue.run WHERE job = ? ORDER BY place LIMIT 1) RETURNING run";
-
-const LIST: &str = "SELECT runs.* FROM queue JOIN runs ON runs.id = queue.run WHERE job = ? ORDER BY place";
-
+const WAITING: &str = "SELECT runs.*, queue.starting FROM queue JOIN runs ON runs.id = queue.run ORDER BY place";
 impl Store {
     /// Has a recorded run wait for its job, unless `bound` runs of it do so already.
     ///
@@ -39,32 +44,22 @@ impl Store {
         self.writer.write(move |connection| Box::pin(enqueue(connection, run, bound))).await
     }
 
-    /// Takes the run of `job` that has waited longest.
-    ///
-    /// If the bridge ends before it has started it, the run is still among [`Store::unended`].
+    /// Notes that a run that waits is about to be started. It keeps its place until it has begun.
     ///
     /// # Errors
-    /// [`Error`] if that could not be written; the run then still waits.
-    pub async fn dequeue(&self, job: &JobName) -> Result<Option<Run>, Error> {
-        let job = job.clone();
-        self.writer.write(move |connection| Box::pin(dequeue(connection, job))).await
+    /// [`Error`] if that could not be written.
+    pub async fn note_starting(&self, run: RunId) -> Result<(), Error> {
+        let statement = sqlx::query("UPDATE queue SET starting = 1 WHERE run = ?").bind(run.as_bytes().to_vec());
+        self.writer.execute(statement).await?;
+        Ok(())
     }
 
-    /// Has a run wait no longer; `false` if it did not wait, because it has just been taken.
-    ///
-    /// # Errors
-    /// [`Error`] if that could not be written; the run then still waits.
-    pub async fn leave_queue(&self, run: RunId) -> Result<bool, Error> {
-        let statement = sqlx::query("DELETE FROM queue WHERE run = ?").bind(run.as_bytes().to_vec());
-        Ok(self.writer.execute(statement).await?.rows_affected() > 0)
-    }
-
-    /// The runs of `job` that wait, the next one first.
+    /// All runs that wait, those of each job in their order.
     ///
     /// # Errors
     /// [`Error`] if that could not be read.
-    pub async fn queued(&self, job: &JobName) -> Result<Vec<Run>, Error> {
-        let runs = sqlx::query_as(LIST).bind(job.as_str()).fetch_all(&self.readers).await;
+    pub async fn waiting(&self) -> Result<Vec<Waiting>, Error> {
+        let runs = sqlx::query_as(WAITING).fetch_all(&self.readers).await;
         runs.map_err(|error| self.sort(error))
     }
 }
@@ -84,9 +79,8 @@ async fn enqueue(connection: &mut SqliteConnection, run: RunId, bound: u32) -> R
     })
 }
 
-async fn dequeue(connection: &mut SqliteConnection, job: JobName) -> Result<Option<Run>, Error> {
-    let next: Option<Vec<u8>> =
-        sqlx::query_scalar(DEQUEUE).bind(job.to_string()).fetch_optional(&mut *connection).await?;
-    let Some(run) = next else { return Ok(None) };
-    Ok(sqlx::query_as("SELECT * FROM runs WHERE id = ?").bind(run).fetch_optional(connection).await?)
+impl FromRow<'_, SqliteRow> for Waiting {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        Ok(Self { run: Run::from_row(row)?, starting: row.try_get("starting")? })
+    }
 }

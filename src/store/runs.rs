@@ -42,7 +42,7 @@ pub struct End {
     pub cpu: Option<Duration>,
     /// The most memory that it held at once, in bytes.
     pub memory_peak: Option<u64>,
-    /// Why the verdict is [`RunResult::Unknown`]; nothing is kept with another verdict.
+    /// Why the verdict is [`RunResult::Lost`]; nothing is kept with another verdict.
     pub lost: Option<String>,
 }
 
@@ -124,9 +124,15 @@ impl Progress {
 }
 
 impl End {
+    /// An end of which no more is known.
+    #[must_use]
+    pub fn new(at: Option<Timestamp>, result: RunResult, exit: Option<MainExit>) -> Self {
+        Self { at, result, exit, cpu: None, memory_peak: None, lost: None }
+    }
+
     fn with(self, news: Self) -> Self {
-        let result = if news.result == RunResult::Unknown { self.result } else { news.result };
-        let lost = news.lost.or(self.lost).filter(|_| result == RunResult::Unknown);
+        let result = if news.result == RunResult::Lost { self.result } else { news.result };
+        let lost = news.lost.or(self.lost).filter(|_| result == RunResult::Lost);
         Self {
             at: news.at.or(self.at),
             exit: news.exit.or(self.exit),
@@ -165,6 +171,15 @@ impl Store {
     /// [`Error::Conflict`] if another run has its invocation.
     pub async fn update_run(&self, run: RunId, progress: Progress) -> Result<bool, Error> {
         self.writer.write(move |connection| Box::pin(update(connection, run, progress))).await
+    }
+
+    /// Forgets a run that was recorded and then did not begin; `false` if it is no longer queued.
+    ///
+    /// # Errors
+    /// [`Error`] if that could not be written; the run is then still recorded.
+    pub async fn withdraw_run(&self, run: RunId) -> Result<bool, Error> {
+        let statement = sqlx::query("DELETE FROM runs WHERE id = ? AND phase = 'queued'");
+        Ok(self.writer.execute(statement.bind(run.as_bytes().to_vec())).await?.rows_affected() > 0)
     }
 
     /// Records where the log of a run is; `false` if there is no such run.
@@ -215,6 +230,15 @@ impl Store {
         page.bind(limit.min(PAGE)).fetch_all(&self.readers).await.map_err(|error| self.sort(error))
     }
 
+    /// The newest runs of all jobs, at most `limit`, oldest first.
+    ///
+    /// # Errors
+    /// [`Error`] if that could not be read.
+    pub async fn newest(&self, limit: u32) -> Result<Vec<Run>, Error> {
+        let newest = sqlx::query_as(NEWEST).bind(limit).fetch_all(&self.readers).await;
+        newest.map_err(|error| self.sort(error))
+    }
+
     /// All runs that have not ended, as far as is known, oldest first.
     ///
     /// # Errors
@@ -236,6 +260,9 @@ const HISTORY: &str = "SELECT * FROM runs WHERE job = ?1 ORDER BY requested_at D
 const HISTORY_BEFORE: &str = "SELECT * FROM runs \
     WHERE job = ?1 AND (requested_at, id) < (SELECT requested_at, id FROM runs WHERE job = ?1 AND id = ?2) \
     ORDER BY requested_at DESC, id DESC LIMIT ?3";
+
+const NEWEST: &str = "SELECT * FROM (SELECT * FROM runs ORDER BY requested_at DESC, id DESC LIMIT ?) \
+    ORDER BY requested_at, id";
 
 const UNENDED: &str = "SELECT * FROM runs WHERE phase <> 'ended' ORDER BY requested_at, id";
 
@@ -265,7 +292,7 @@ fn bind_progress(statement: &'static str, run: RunId, progress: &Progress) -> St
         Some(MainExit::Signal(signal)) => (None, Some(signal)),
         None => (None, None),
     };
-    let lost = end.filter(|end| end.result == RunResult::Unknown).and_then(|end| end.lost.clone());
+    let lost = end.filter(|end| end.result == RunResult::Lost).and_then(|end| end.lost.clone());
     sqlx::query(statement)
         .bind(run.as_bytes().to_vec())
         .bind(progress.invocation.map(|id| id.as_bytes().to_vec()))
@@ -392,7 +419,7 @@ mod tests {
     }
 
     fn results() -> impl Strategy<Value = RunResult> {
-        prop::sample::select(vec!["success", "stopped", "exit-code", "unknown"]).prop_map(RunResult::from_word)
+        prop::sample::select(vec!["success", "stopped", "exit-code", "lost"]).prop_map(RunResult::from_word)
     }
 
     fn ends() -> impl Strategy<Value = End> {
@@ -402,7 +429,7 @@ mod tests {
         let numbers = (prop::option::of(0..3_u64), prop::option::of(0..3_u64));
         (at, results(), exit, numbers, lost).prop_map(|(at, result, exit, (cpu, memory_peak), lost)| End {
             at,
-            lost: lost.filter(|_| result == RunResult::Unknown),
+            lost: lost.filter(|_| result == RunResult::Lost),
             result,
             exit,
             cpu: cpu.map(Duration::from_micros),
@@ -433,10 +460,10 @@ mod tests {
             prop_assert!(known.invocation.is_none() || after.invocation == known.invocation);
             prop_assert!(known.started.is_none() || after.started.is_some());
             if let (Phase::Ended(known), Phase::Ended(after)) = (&known.phase, &after.phase) {
-                prop_assert!(known.result == RunResult::Unknown || after.result != RunResult::Unknown);
+                prop_assert!(known.result == RunResult::Lost || after.result != RunResult::Lost);
                 prop_assert!(known.at.is_none() || after.at.is_some());
                 prop_assert!(known.exit.is_none() || after.exit.is_some());
-                prop_assert!(after.lost.is_none() || after.result == RunResult::Unknown);
+                prop_assert!(after.lost.is_none() || after.result == RunResult::Lost);
             }
         }
 

@@ -27,7 +27,8 @@ pub(super) fn migrator() -> Migrator {
 
 /// Brings the schema up to date.
 pub(super) async fn migrate(connection: &mut SqliteConnection, files: &Files) -> Result<(), Error> {
-    let migrated = migrator().run(connection).await;
+    // Not `run`, whose future the compiler does not see to be `Send`.
+    let migrated = migrator().run_direct(None, connection, false).await;
     migrated.map_err(|error| Error::of_migration(error, files.database().to_owned()))
 }
 
@@ -133,11 +134,12 @@ mod tests {
         let phases: Vec<_> = runs.iter().map(|run| format!("{:?}", run.progress.phase)).collect();
         assert_eq!(phases.len(), 5);
         assert_eq!(phases[..2], ["Queued", "Running"]);
-        let verdicts = ["Success, exit: Some(Code(0))", "Failed(\"oom-kill\"), exit: Some(Signal(9))", "Unknown"];
+        let verdicts = ["Success, exit: Some(Code(0))", "Failed(\"oom-kill\"), exit: Some(Signal(9))", "Lost"];
         for (phase, verdict) in phases[2..].iter().zip(verdicts) {
             assert!(phase.contains(verdict), "{phase}");
         }
-        assert_eq!(store.queued(&job).await.unwrap(), runs[..1]);
+        let waiting = store.waiting().await.unwrap();
+        assert_eq!(waiting.iter().map(|waiting| &waiting.run).collect::<Vec<_>>(), [&runs[0]]);
         assert_eq!(store.audit(None, 100, &AuditFilter::default()).await.unwrap().len(), 2);
         let now = jiff::Timestamp::from_second(1_767_225_600).unwrap();
         assert_eq!(store.forget_expired(now + std::time::Duration::from_hours(48)).await.unwrap(), 2);

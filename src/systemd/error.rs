@@ -54,6 +54,8 @@ impl From<zbus::Error> for Error {
                 | fdo::Error::TimedOut(_)
                 | fdo::Error::Disconnected(_)
                 | fdo::Error::LimitsExceeded(_)
+                // While systemd is away the bus tries to start it, and there is nothing to start.
+                | fdo::Error::SpawnChildExited(_)
                 | fdo::Error::IOError(_)
                 | fdo::Error::ZBus(_) => Self::Unreachable(Some(error)),
                 _ => Self::Protocol(error),
@@ -82,5 +84,20 @@ impl Error {
             Some("ShuttingDown") => Self::ShuttingDown,
             _ => Self::Protocol(error),
         }
+    }
+}
+
+/// Whether systemd may have done what it was asked with a call that ended so.
+pub(super) fn may_be_done(error: &zbus::Error) -> bool {
+    use zbus::fdo;
+    match error {
+        zbus::Error::FDO(fdo) => !matches!(
+            fdo.as_ref(),
+            fdo::Error::ServiceUnknown(_)
+                | fdo::Error::NameHasNoOwner(_)
+                | fdo::Error::NoServer(_)
+                | fdo::Error::LimitsExceeded(_)
+        ),
+        _ => true,
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,7 +26,6 @@ const BUS: &str = "org.freedesktop.DBus";
 const SYSTEMD: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
-const SERVICE: &str = "org.freedesktop.systemd1.Service";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
 /// No call to systemd takes longer than this, polkit included.
@@ -34,7 +33,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Signals that may wait for the drain task; a burst of them must not block the replies behind it.
 const QUEUE: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 /// The first and the longest pause between two attempts to connect.
-const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
 /// Where the bus is.
 #[derive(Debug, Clone)]
 pub enum BusAddress {
@@ -73,6 +73,8 @@ enum Read {
 pub(super) struct Link {
     address: BusAddress,
     policy: Policy,
+    /// The longest that a call waits for a systemd that is away.
+    absence: Duration,
     pub(super) mirror: Mirror,
     connection: watch::Sender<Option<Connection>>,
     reads: Mutex<HashMap<NonZeroU32, Read>>,
@@ -82,10 +84,11 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(address: BusAddress, policy: Policy, observer: Observer) -> Self {
+    pub(super) fn new(address: BusAddress, policy: Policy, observer: Observer, absence: Duration) -> Self {
         Self {
             address,
             policy,
+            absence,
             mirror: Mirror::new(observer),
             connection: watch::Sender::new(None),
             reads: Mutex::default(),
@@ -96,6 +99,11 @@ impl Link {
 
     pub(super) fn health(&self) -> watch::Receiver<Option<Connection>> {
         self.connection.subscribe()
+    }
+
+    /// The name of the present connection, which no other has.
+    pub(super) fn connection_name(&self) -> Option<String> {
+        self.connection.borrow().as_ref().and_then(Connection::unique_name).map(ToString::to_string)
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -208,6 +216,7 @@ impl Link {
             self.read_listed(connection, &unit).await?;
         }
         self.files_changed.send_modify(|count| *count += 1);
+        log::info!("the states of all units have been read");
         Ok(())
     }
 
@@ -381,8 +390,7 @@ impl Link {
 
     /// Reads all properties of `unit`, which loads it if it has a unit file.
     pub(super) async fn read(&self, unit: &str) -> Result<Arc<UnitState>, Error> {
-        let connection = self.connected()?;
-        self.read_on(&connection, unit).await
+        self.until_reached(|connection| async move { self.read_on(&connection, unit).await }).await
     }
 
     async fn read_on(&self, connection: &Connection, unit: &str) -> Result<Arc<UnitState>, Error> {
@@ -394,11 +402,13 @@ impl Link {
         self.ask(connection, &message, |answer| Read::Unit(unit.to_owned(), answer)).await
     }
 
-    /// Reads what systemd knows of `unit` as a service, past the mirror: for what no change of the unit's state touches.
-    pub(super) async fn service_properties(&self, unit: &str) -> Result<Message, Error> {
-        let connection = self.connected()?;
-        let path = path::of_unit(unit);
-        Ok(connection.call_method(Some(SYSTEMD), path, Some(PROPERTIES), "GetAll", &SERVICE).await?)
+    /// Reads all that systemd knows of `unit`, past the mirror: for what no change of the unit's state touches.
+    pub(super) async fn properties(&self, unit: &str) -> Result<Message, Error> {
+        let get_all = |connection: Connection| async move {
+            let path = path::of_unit(unit);
+            Ok(connection.call_method(Some(SYSTEMD), path, Some(PROPERTIES), "GetAll", &"").await?)
+        };
+        self.until_reached(get_all).await
     }
 
     /// Sends a call whose reply the drain task takes.
@@ -422,24 +432,48 @@ impl Link {
         }
     }
 
-    /// Calls a method of the manager.
+    /// Calls a method of the manager that may as well be called twice.
     pub(super) async fn call<B>(&self, method: &str, body: &B) -> Result<Message, Error>
     where
         B: serde::Serialize + zbus::DynamicType + Sync,
     {
-        let connection = self.connected()?;
-        self.call_on(&connection, method, body).await
+        self.until_reached(|connection| call_on(connection, method, body)).await
     }
 
-    async fn call_on<B>(&self, connection: &Connection, method: &str, body: &B) -> Result<Message, Error>
+    /// Calls a method of the manager once. If systemd goes away meanwhile, nobody knows whether it took the call.
+    pub(super) async fn call_once<B>(&self, method: &str, body: &B) -> Result<Message, Error>
     where
         B: serde::Serialize + zbus::DynamicType + Sync,
     {
-        Ok(connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), method, body).await?)
+        call_on(self.connected(self.absence).await?, method, body).await
     }
 
-    fn connected(&self) -> Result<Connection, Error> {
-        self.connection.borrow().clone().ok_or(Error::Unreachable(None))
+    /// Returns when there is a connection, waiting for it as long as for a systemd that is away.
+    pub(super) async fn reached(&self) -> Result<(), Error> {
+        self.connected(self.absence).await.map(drop)
+    }
+
+    async fn connected(&self, patience: Duration) -> Result<Connection, Error> {
+        let mut connection = self.health();
+        let connected = tokio::time::timeout(patience, connection.wait_for(Option::is_some)).await;
+        // The sender lives as long as the link.
+        connected.ok().and_then(Result::ok).and_then(|connection| connection.clone()).ok_or(Error::Unreachable(None))
+    }
+
+    /// Calls until somebody answers. systemd is away for a moment whenever it executes itself anew, as it does at each of
+    /// its upgrades, and what was under way then gets no reply.
+    async fn until_reached<T, F>(&self, call: impl Fn(Connection) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let deadline = Instant::now() + self.absence;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match call(self.connected(left).await?).await {
+                Err(Error::Unreachable(_)) if Instant::now() + RETRY.0 < deadline => tokio::time::sleep(RETRY.0).await,
+                answered => return answered,
+            }
+        }
     }
 
     /// One glob for each prefix, as `ListUnitsByPatterns` takes them. A prefix holds no character that is special in one.
@@ -454,6 +488,13 @@ impl Link {
     pub(super) fn is_allowed_job(&self, name: &JobName) -> bool {
         self.policy.admit(name).is_ok()
     }
+}
+
+async fn call_on<B>(connection: Connection, method: &str, body: &B) -> Result<Message, Error>
+where
+    B: serde::Serialize + zbus::DynamicType + Sync,
+{
+    Ok(connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), method, body).await?)
 }
 
 /// The unique name of the connection that has just taken systemd's name, if `signal` of the bus tells of one.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use zbus::OwnedObjectPath;
 
-use super::error::Error;
+use super::error::{Error, may_be_done};
 use super::unit::{LoadState, UnitState};
 use super::{Link, Systemd};
 use crate::invocation::InvocationId;
@@ -82,6 +82,9 @@ pub enum StartError {
     /// systemd could not run it, for the reason in its own words.
     #[error("systemd could not start the unit: {0}")]
     Failed(String),
+    /// The connection was lost after systemd had been asked, so it may have started the unit or not.
+    #[error("the connection to systemd was lost during the start; whether the job runs shows when it is back")]
+    Uncertain,
     /// The call itself failed.
     #[error(transparent)]
     Systemd(#[from] Error),
@@ -123,10 +126,21 @@ impl Systemd {
         let unit = job.unit();
         let state = self.link.read(unit).await?;
         vet(unit, &state).await?;
+        let session = self.link.connection_name();
         self.pin(unit).await?;
-        let before = state.invocation;
+        match self.begin(unit, state.invocation).await {
+            Err(StartError::Systemd(Error::Unreachable(gone))) => {
+                self.begin_anew(unit, state.invocation, session, gone).await
+            }
+            begun => begun,
+        }
+    }
+
+    /// Starts a unit and returns when it has another invocation than `before`.
+    async fn begin(&self, unit: &str, before: Option<InvocationId>) -> Result<InvocationId, StartError> {
         let mut states = self.link.mirror.watch(unit);
-        let path = self.enqueue("StartUnit", unit, "fail").await?;
+        let reply = self.link.call_once("StartUnit", &(unit, "fail")).await?;
+        let path: OwnedObjectPath = reply.body().deserialize().map_err(Error::Protocol)?;
         let mut ended = self.link.job_end(path.as_str());
         loop {
             if let Some(new) = states.borrow_and_update().invocation.filter(|new| Some(*new) != before) {
@@ -140,6 +154,52 @@ impl Systemd {
                 }
                 changed = states.changed() => changed.map_err(|_closed| Error::Unreachable(None))?,
             }
+        }
+    }
+
+    /// The state of the job's unit, read from systemd again; what it was asked before is done when it answers.
+    ///
+    /// # Errors
+    /// [`Error`] if systemd cannot be reached.
+    pub async fn reread(&self, job: &AllowedJob) -> Result<Arc<UnitState>, Error> {
+        self.link.read(job.unit()).await
+    }
+
+    /// Goes on with a start in whose middle systemd was `gone`: whether it took the call shows when it is back.
+    async fn begin_anew(
+        &self,
+        unit: &str,
+        before: Option<InvocationId>,
+        session: Option<String>,
+        gone: Option<zbus::Error>,
+    ) -> Result<InvocationId, StartError> {
+        let state = match self.link.read(unit).await {
+            Err(Error::Unreachable(_)) if gone.as_ref().is_none_or(may_be_done) => return Err(StartError::Uncertain),
+            state => state?,
+        };
+        if let Some(new) = state.invocation.filter(|new| Some(*new) != before) {
+            return Ok(new);
+        }
+        if !state.active.is_running() && !state.has_job {
+            // The call was lost with the systemd that it was sent to. Nothing else is as certain: and not even this if
+            // the unit is no longer pinned, since systemd then forgets a run as soon as it has ended.
+            return match gone {
+                Some(error) if is_lost(&error) && self.link.connection_name() == session => {
+                    self.begin(unit, before).await
+                }
+                gone => Err(Error::Unreachable(gone).into()),
+            };
+        }
+        let mut states = self.link.mirror.watch(unit);
+        loop {
+            let state = states.borrow_and_update().clone();
+            if let Some(new) = state.invocation.filter(|new| Some(*new) != before) {
+                return Ok(new);
+            }
+            if !state.active.is_running() && !state.has_job {
+                return Err(Error::Unreachable(gone).into());
+            }
+            states.changed().await.map_err(|_closed| StartError::Uncertain)?;
         }
     }
 
@@ -165,17 +225,16 @@ impl Systemd {
         if !state.active.is_running() && !state.has_job {
             return Ok(Stopped::WasInactive);
         }
-        let path = self.enqueue("StopUnit", unit, "replace").await?;
+        let reply = self.link.call("StopUnit", &(unit, "replace")).await?;
+        let path: OwnedObjectPath = reply.body().deserialize().map_err(Error::Protocol)?;
         match tokio::time::timeout(patience, self.link.job_end(path.as_str())).await {
             Ok(Ok(_result)) => Ok(Stopped::Stopped),
-            Ok(Err(_closed)) => Err(Error::Unreachable(None)),
+            Ok(Err(_closed)) => {
+                let state = self.link.read(unit).await?;
+                Ok(if state.active.is_running() || state.has_job { Stopped::Stopping } else { Stopped::Stopped })
+            }
             Err(_elapsed) => Ok(Stopped::Stopping),
         }
-    }
-
-    async fn enqueue(&self, method: &str, unit: &str, mode: &str) -> Result<OwnedObjectPath, Error> {
-        let reply = self.link.call(method, &(unit, mode)).await?;
-        reply.body().deserialize().map_err(Error::Protocol)
     }
 
     /// Tells what the end of a start job means.
@@ -213,6 +272,13 @@ impl Systemd {
         }
         Ok(())
     }
+}
+
+/// Whether a call came to nobody, or to a systemd that is gone for good: the bus answers such a call in its place.
+fn is_lost(error: &zbus::Error) -> bool {
+    use zbus::fdo::Error::{NameHasNoOwner, NoReply, ServiceUnknown, SpawnChildExited};
+    let zbus::Error::FDO(error) = error else { return false };
+    matches!(**error, NoReply(_) | ServiceUnknown(_) | NameHasNoOwner(_) | SpawnChildExited(_))
 }
 
 /// Refuses what must not be started, before anything is done.

@@ -96,6 +96,14 @@ impl Bridge {
         Ok(Answer { status, headers, body: response.bytes().await?.into() })
     }
 
+    /// Sends a start that may be sent again; an error if no whole answer came.
+    pub(crate) async fn post_with_key(&self, path: &str, key: &str) -> reqwest::Result<Answer> {
+        let request = self.client.post(format!("http://bridge{path}")).header("idempotency-key", key);
+        let response = request.bearer_auth(&self.writer).send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Ok(Answer { status, headers, body: response.bytes().await?.into() })
+    }
+
     /// Asks for something that has no end of its own.
     pub(crate) async fn stream(&self, path: &str, headers: &[(&str, &str)]) -> Response {
         let request = self.streams.get(format!("http://bridge{path}")).bearer_auth(&self.writer);
@@ -171,6 +179,19 @@ impl Bridge {
     /// Tells the gate job, in the bed, to print a line; `exit CODE` ends it.
     pub(crate) fn gate(&self, line: &str) {
         self.bed.sh(&format!("timeout 20 sh -c 'echo {line} >/var/lib/ci-test/gate'"));
+    }
+
+    /// How often the bridge has read the states of all units, as it does whenever systemd was away or has reloaded.
+    pub(crate) fn readings(&self) -> usize {
+        self.own_log().matches("MESSAGE=the states of all units have been read\n").count()
+    }
+
+    /// Waits until the bridge has read all units once more than `before`.
+    pub(crate) fn until_read_again(&self, before: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.readings() <= before {
+            assert!(Instant::now() < deadline, "the bridge has not read the units again: {}", self.own_log());
+        }
     }
 
     /// What the bridge itself has logged, fields and all.

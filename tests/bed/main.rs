@@ -4,9 +4,12 @@
 
 #![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "what a test can't do without ends it")]
 
+mod archive;
+mod audit;
 mod boot;
 mod bridge;
 mod check;
+mod crashes;
 mod faults;
 mod follow;
 mod logs;
@@ -14,6 +17,7 @@ mod machine;
 mod main_job;
 mod operator;
 mod package;
+mod random;
 mod reader;
 mod starts;
 mod units;

@@ -8,18 +8,19 @@ use ci_bridge::policy::{AllowedJob, JobName, Policy, Prefix};
 
 use crate::machine::Bed;
 
-const PATIENCE: Patience = Patience { without_a_line: Duration::from_secs(30), at_most: Duration::from_secs(30) };
+pub(crate) const PATIENCE: Patience =
+    Patience { without_a_line: Duration::from_secs(30), at_most: Duration::from_secs(30) };
 
 fn deadline() -> Instant {
     Instant::now() + PATIENCE.at_most
 }
 
-fn job(name: &str) -> AllowedJob {
+pub(crate) fn job(name: &str) -> AllowedJob {
     let policy = Policy::new(vec![Prefix::parse("ci-test-").unwrap()]);
     policy.admit(&JobName::parse(name).unwrap()).unwrap()
 }
 
-fn journal(bed: &Bed) -> Journal {
+pub(crate) fn journal(bed: &Bed) -> Journal {
     let id = bed.read("/etc/machine-id");
     let root = PathBuf::from(format!("/proc/{}/root", bed.leader()));
     let directories = ["var/log/journal", "run/log/journal"].map(|place| root.join(place).join(id.trim()));

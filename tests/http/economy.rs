@@ -16,7 +16,9 @@ async fn a_thousand_looks_at_known_jobs_cost_no_call() {
         let job = ["ci-test-running", "ci-test-ended", "ci-test-idle"][number % 3];
         assert_eq!(bridge.call(&format!("GET /api/job/{job}/state")).await.status, 200);
     }
-    assert_eq!(bridge.systemd.take_calls(), Vec::<String>::new());
+    // What the run used is asked for once, after its end.
+    let calls = bridge.systemd.take_calls();
+    assert!(calls.is_empty() || calls == ["GetAll ci-test-ended.service"], "{calls:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

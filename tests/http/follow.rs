@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::bridge::{Bridge, Setup};
-use crate::journal::{FOREIGN_ENTRY, line};
+use crate::journal::{FOREIGN_ENTRY, entry, line};
 use crate::systemd1::{Exit, Start, Unit};
 
 const TAIL: &str = "/api/job/ci-test-a/tail?follow=true";
@@ -278,6 +278,62 @@ async fn a_follower_begins_at_the_newest_lines_or_behind_a_cursor() {
         assert_eq!(stream.head.header("x-ci-run-id"), Some(run.as_str()), "{query}");
         assert_eq!(stream.rest().await, (expected.to_owned(), true), "{query} {headers:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_gets_the_lines_of_its_priority_and_no_others() {
+    // The number is the priority as well.
+    let lines = |numbers: &[u8]| -> String {
+        let line = |number: &u8| {
+            let fields = "_TRANSPORT=journal\n_PID=4711\n_SYSTEMD_UNIT=ci-test-a.service\n_SYSTEMD_INVOCATION_ID=";
+            entry(&format!("{fields}{}\nPRIORITY={number}\nMESSAGE={number}\n", "01".repeat(16)))
+        };
+        numbers.iter().map(line).collect()
+    };
+    let setup = Setup { journal: lines(&[6, 3, 7, 4, 7]), ..Setup::default() };
+    let bridge = Bridge::with(vec![Unit::job("ci-test-a")], setup).await;
+    bridge.play_journald();
+    bridge.start("ci-test-a").await;
+    let cursors = cursors(&bridge).await;
+    let expected = [
+        (String::new(), "6\n3\n7\n4\n7\n", "5\n7\n3\n7\n7\n2\n6\n"),
+        ("&priority=debug".to_owned(), "6\n3\n7\n4\n7\n", "5\n7\n3\n7\n7\n2\n6\n"),
+        ("&priority=warning".to_owned(), "3\n4\n", "3\n2\n"),
+        ("&priority=4&lines=1".to_owned(), "4\n", "3\n2\n"),
+        ("&priority=err".to_owned(), "3\n", "3\n2\n"),
+        ("&priority=crit".to_owned(), "", "2\n"),
+        ("&priority=emerg".to_owned(), "", ""),
+        // Behind a line that is not wanted.
+        (format!("&priority=err&cursor={}", cursors[2]), "", "3\n2\n"),
+        (format!("&priority=warning&cursor={}", cursors[0]), "3\n4\n", "3\n2\n"),
+    ];
+    let mut followers = Vec::new();
+    // Two of each, who share what is written.
+    for (query, before, _) in expected.iter().chain(&expected) {
+        let mut stream = bridge.open(&format!("{TAIL}{query}"), &[]).await;
+        if !before.is_empty() {
+            assert_eq!(stream.until(before).await, *before, "{query}");
+        }
+        followers.push(stream);
+    }
+    for numbers in [&[5_u8, 7] as &[u8], &[3, 7], &[7], &[2, 6]] {
+        bridge.log(&lines(numbers));
+    }
+    bridge.systemd.end("ci-test-a", Exit::Code(0)).await;
+    for ((query, _, after), stream) in expected.iter().chain(&expected).zip(followers) {
+        assert_eq!(stream.rest().await, ((*after).to_owned(), true), "{query}");
+    }
+    // Who comes later reads the same from the files, and so does who does not follow.
+    for (query, before, after) in expected.iter().filter(|(query, ..)| !query.contains("lines")) {
+        let whole = (format!("{before}{after}"), true);
+        assert_eq!(bridge.open(&format!("{TAIL}{query}"), &[]).await.rest().await, whole, "{query}");
+        let page = bridge.call(&format!("GET /api/job/ci-test-a/tail?format=text{query}")).await.body;
+        assert_eq!(page, whole.0, "{query}");
+    }
+    // The verdict is that of the run.
+    let (told, _) = bridge.open(&format!("{TAIL}&priority=emerg&format=ndjson"), &[]).await.rest().await;
+    let end: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&end["end"]["result"], &end["end"]["complete"]), (&json!("success"), &json!(true)), "{end}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,8 @@ mod systemd1;
 #[path = "../support/wire.rs"]
 mod wire;
 
+mod archive;
+mod audit;
 mod economy;
 mod edges;
 mod endings;
@@ -26,6 +28,9 @@ mod names;
 mod outages;
 mod params;
 mod paths;
+mod queue;
+mod retries;
+mod runs;
 mod starts;
 mod states;
 mod stops;

@@ -120,22 +120,24 @@ async fn every_answer_is_kept_from_caches_and_has_an_id_of_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_index_names_only_what_there_is() {
-    let bridge = Bridge::new(vec![Unit::job("ci-test-a")]).await;
+    let bridge = Bridge::new(vec![Unit::job("ci-test-a"), Unit::job("ci-test-b")]).await;
+    let run = bridge.start("ci-test-b").await;
     let index = bridge.call_with("GET /", &[]).await.json();
     let endpoints = index["endpoints"].as_array().unwrap();
     assert!(!endpoints.is_empty());
     for endpoint in endpoints {
-        let path = endpoint["path"].as_str().unwrap().replace("{job}", "ci-test-a");
+        let path = endpoint["path"].as_str().unwrap().replace("{job}", "ci-test-a").replace("{run}", &run);
         let request = format!("{} {path}", endpoint["method"].as_str().unwrap());
         let answer = bridge.call_with(&request, &[]).await;
         let expected = if endpoint["access"] == "none" { 200 } else { 401 };
         assert_eq!(answer.status, expected, "{request}");
-        let answer = bridge.call(&request).await;
+        let all_rights = &bridge.tokens.auditor;
+        let answer = bridge.call_as(all_rights, &request).await;
         assert!(answer.status < 300, "{request}: {answer:?}");
         // A parameter that is named there is known there.
         for parameter in endpoint["parameters"].as_array().unwrap() {
             let name = parameter.as_str().unwrap().split('=').next().unwrap();
-            let answer = bridge.call(&format!("{request}?{name}=%21")).await;
+            let answer = bridge.call_as(all_rights, &format!("{request}?{name}=%21")).await;
             assert!(!answer.body.contains("unknown parameter"), "{request} {name}: {answer:?}");
         }
     }

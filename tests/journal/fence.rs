@@ -11,12 +11,12 @@ use ci_bridge::journal::{Error, From, Journal, Patience};
 use crate::support::{Layout, Line, Place, Writer, invocation, job, run, text, wait_until};
 
 /// A host with the directories of its journald, and of that of the namespace `ci`.
-struct Host {
-    base: Place,
+pub(crate) struct Host {
+    pub(crate) base: Place,
 }
 
 impl Host {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let base = Place::new();
         for directory in ["id", "run/journal", "id.ci", "run/journal.ci"] {
             fs::create_dir_all(base.file(directory)).unwrap();
@@ -24,20 +24,20 @@ impl Host {
         Self { base }
     }
 
-    fn journal(&self) -> Journal {
+    pub(crate) fn journal(&self) -> Journal {
         Journal::new(vec![self.base.file("id")]).with_socket(&self.base.file("run/journal/socket"))
     }
 
     /// The journald of the host (`""`) or of a namespace (`.ci`). It writes `before` at once, and one of `late` before each
     /// of the first messages that it takes.
-    fn journald(&self, namespace: &str, before: &[Line], late: Vec<Line>) -> Journald {
+    pub(crate) fn journald(&self, namespace: &str, before: &[Line], late: Vec<Line>) -> Journald {
         let socket = self.base.file(&format!("run/journal{namespace}/socket"));
         let file = self.base.file(&format!("id{namespace}/system.journal"));
         Journald::play(&socket, &file, before, late)
     }
 }
 
-struct Journald {
+pub(crate) struct Journald {
     socket: PathBuf,
     /// Gives the number of messages that were taken.
     thread: JoinHandle<usize>,
@@ -72,29 +72,29 @@ impl Journald {
         Self { socket: socket.to_owned(), thread }
     }
 
-    fn stop(self) -> usize {
+    pub(crate) fn stop(self) -> usize {
         UnixDatagram::unbound().unwrap().send_to(b"STOP=1\n", self.socket).unwrap();
         self.thread.join().unwrap()
     }
 }
 
-fn line(at_ms: u64, message: &str) -> Line {
+pub(crate) fn line(at_ms: u64, message: &str) -> Line {
     Line::of_job(at_ms, '1', message).with("_STREAM_ID", &"5".repeat(32))
 }
 
-fn settle(journal: &Journal, patience: Duration) -> Result<bool, Error> {
+pub(crate) fn settle(journal: &Journal, patience: Duration) -> Result<bool, Error> {
     journal.settle(&run('1'), 1, &Patience { without_a_line: patience, at_most: patience })
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 
 /// Waits until there are so many entries.
-fn await_entries(journal: &Journal, count: usize) {
+pub(crate) fn await_entries(journal: &Journal, count: usize) {
     wait_until(|| journal.run(&run('1'), From::Start).is_ok_and(|entries| entries.count() == count));
 }
 
-fn messages(journal: &Journal) -> Vec<String> {
+pub(crate) fn messages(journal: &Journal) -> Vec<String> {
     journal.run(&run('1'), From::Start).unwrap().map(|entry| text(&entry.unwrap())).collect()
 }
 

@@ -120,3 +120,30 @@ fn the_files_of_namespaces_are_read_as_soon_as_they_are_there() {
     }
     assert!(journal.problems().is_empty());
 }
+
+#[test]
+fn late_lines_in_a_namespace_stay_with_the_run_before() {
+    let base = Place::new();
+    let sent = |line: Line, at_ms: u64| {
+        line.with("_SOURCE_REALTIME_TIMESTAMP", &(1_700_000_000_000_000 + at_ms * 1000).to_string())
+    };
+    let words = [
+        sent(Line::starting(0, '1'), 0),
+        sent(Line::ended(10, '1'), 10),
+        sent(Line::starting(500, '2'), 499),
+        sent(Line::ended(520, '2'), 520),
+    ];
+    // Its journald has just been started, and no longer finds the first run. The manager's words are elsewhere.
+    let untold = Line::new(30, "one").with("_SYSTEMD_UNIT", UNIT).with("_PID", "42").with("_TRANSPORT", "stdout");
+    for directory in ["id", "id.ci"] {
+        fs::create_dir(base.file(directory)).unwrap();
+    }
+    base.write("id/system.journal", Layout::USUAL, &words);
+    base.write("id.ci/system.journal", Layout::USUAL, &[untold, Line::of_job(510, '2', "two")]);
+    let journal = Journal::new(vec![base.file("id")]);
+    for (digit, expected) in [('1', ["Starting", "Deactivated", "one"]), ('2', ["Starting", "two", "Deactivated"])] {
+        let entries = journal.run(&run(digit), From::Start).unwrap();
+        let messages: Vec<_> = entries.map(|entry| text(&entry.unwrap())).collect();
+        assert_eq!(messages, expected, "{digit}");
+    }
+}

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt as _;
 
 use ci_bridge::journal::{From, Gap, Source};
 
-use crate::support::{DROPPED, FAILED, Layout, Line, Place, STARTED, hex, run, text};
+use crate::support::{DROPPED, FAILED, Layout, Line, Place, START_USEC, STARTED, hex, run, text};
 
 fn finished(at_ms: u64, digit: char) -> Line {
     Line::of_manager(at_ms, digit, STARTED, "Finished ci-test-a.service").with("MESSAGE", "Finished ci-test-a.service")
@@ -246,4 +246,20 @@ fn what_cannot_be_read_is_not_said_to_be_deleted() {
     let entries = place.journal().run(&run('2'), From::After(all[0].position)).unwrap();
     assert_eq!(entries.gaps(), [Gap::Unreadable]);
     assert_eq!(entries.count(), 0);
+}
+
+#[test]
+fn a_run_that_is_not_known_has_been_deleted_or_had_nothing_to_say() {
+    let place = Place::with(&[Line::new(10, "of nobody"), Line::starting(20, '1'), Line::ended(30, '1')]);
+    // The files of a login user go on their own.
+    place.write("user-1000.journal", Layout::USUAL, &[Line::new(0, "of nobody")]);
+    let journal = place.journal();
+    for (digit, from) in [('1', From::Start), ('1', From::Last(0))] {
+        assert!(journal.run(&run(digit), from).unwrap().knows_run());
+    }
+    let unknown = journal.run(&run('2'), From::Start).unwrap();
+    assert_eq!((unknown.knows_run(), unknown.gaps()), (false, vec![]));
+    for (at_ms, expected) in [(9, false), (10, true), (40, true)] {
+        assert_eq!(journal.reaches_back_to(START_USEC + at_ms * 1000).unwrap(), expected, "{at_ms}");
+    }
 }

@@ -20,4 +20,6 @@ mod rules;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod synchronize;
+#[cfg(test)]
 mod tail;

@@ -1,5 +1,6 @@
 //! Entries as text, files made of them, and what journalctl says of those.
 
+use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -210,13 +211,19 @@ impl Writer {
 }
 
 /// A directory of journal files.
+///
+/// It has a parent of its own, as that of journald has: the reader looks there for namespaces.
 pub(crate) struct Place {
-    directory: TempDir,
+    _parent: TempDir,
+    directory: PathBuf,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self { directory: TempDir::new().unwrap() }
+        let parent = TempDir::new().unwrap();
+        let directory = parent.path().join("journal");
+        fs::create_dir(&directory).unwrap();
+        Self { _parent: parent, directory }
     }
 
     /// A journal of one file with these entries.
@@ -227,7 +234,7 @@ impl Place {
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.directory.path()
+        &self.directory
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {

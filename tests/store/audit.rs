@@ -1,4 +1,4 @@
-use ci_bridge::store::{AuditEntry, AuditFilter, AuditId};
+use ci_bridge::store::{AuditEntry, AuditFilter};
 
 use crate::support::{Home, at, entry, job};
 
@@ -6,12 +6,9 @@ use crate::support::{Home, at, entry, job};
 async fn the_audit_is_paged_from_the_newest_entry_on() {
     let home = Home::new();
     let store = home.open().await;
-    let mut entries = Vec::new();
-    for number in 0..25 {
-        let entry = entry(100 - number);
-        store.append_audit(entry.clone()).await.unwrap();
-        entries.push(entry);
-    }
+    let mut entries: Vec<_> = (0..25).map(|number| entry(100 - number)).collect();
+    store.append_audit(entries[..20].to_vec()).await.unwrap();
+    store.append_audit(entries[20..].to_vec()).await.unwrap();
     let (all, mut before, mut read) = (AuditFilter::default(), None, Vec::new());
     loop {
         let page = store.audit(before, 10, &all).await.unwrap();
@@ -27,11 +24,11 @@ async fn the_audit_is_paged_from_the_newest_entry_on() {
 async fn an_entry_of_somebody_unknown_is_kept() {
     let home = Home::new();
     let store = home.open().await;
-    let nobody = AuditEntry { who: None, address: None, request: None, job: None, run: None, ..entry(0) };
-    let id = store.append_audit(nobody.clone()).await.unwrap();
+    let nobody = AuditEntry { who: None, address: None, request: None, job: None, run: None, detail: None, ..entry(0) };
+    store.append_audit(vec![nobody.clone()]).await.unwrap();
     let read = store.audit(None, 10, &AuditFilter::default()).await.unwrap();
-    assert_eq!(read.len(), 1);
-    assert_eq!((read[0].id, &read[0].entry), (id, &nobody));
+    let read: Vec<_> = read.into_iter().map(|record| record.entry).collect();
+    assert_eq!(read, [nobody]);
 }
 
 #[tokio::test]
@@ -42,9 +39,7 @@ async fn a_filter_leaves_what_it_names() {
     let other = AuditEntry { job: Some(job("ci-test-other")), ..entry(2) };
     let reader = AuditEntry { who: Some("reader".parse().unwrap()), ..entry(3) };
     let entries = [stop.clone(), other.clone(), reader.clone()];
-    for entry in &entries {
-        store.append_audit(entry.clone()).await.unwrap();
-    }
+    store.append_audit(entries.to_vec()).await.unwrap();
     let none = AuditFilter::default;
     let cases = [
         (AuditFilter { kind: stop.kind.into(), ..none() }, 0),
@@ -64,14 +59,14 @@ async fn a_filter_leaves_what_it_names() {
 async fn old_entries_are_forgotten_and_their_ids_not_used_again() {
     let home = Home::new();
     let store = home.open().await;
-    let mut last = AuditId::from(0);
-    for number in 0..10 {
-        last = store.append_audit(entry(number)).await.unwrap();
-    }
+    store.append_audit((0..10).map(entry).collect()).await.unwrap();
+    let newest = async || store.audit(None, 1, &AuditFilter::default()).await.unwrap()[0].id;
+    let last = newest().await;
     assert_eq!(store.forget_audit(at(4)).await.unwrap(), 4);
     let left = store.audit(None, 100, &AuditFilter::default()).await.unwrap();
     let seconds: Vec<_> = left.iter().map(|record| record.entry.at.as_second()).collect();
     assert_eq!(seconds, [9, 8, 7, 6, 5, 4]);
     assert_eq!(store.forget_audit(at(100)).await.unwrap(), 6);
-    assert!(store.append_audit(entry(0)).await.unwrap() > last);
+    store.append_audit(vec![entry(0)]).await.unwrap();
+    assert!(newest().await > last);
 }

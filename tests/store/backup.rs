@@ -28,7 +28,7 @@ async fn a_backup_overwrites_nothing() {
 async fn a_backup_that_fails_leaves_nothing() {
     let (home, copies) = (Home::new(), tempfile::tempdir().unwrap());
     let missing = backup(home.path(), &copies.path().join("copy")).await;
-    assert!(matches!(missing, Err(BackupError::Copy(_))), "{missing:?}");
+    assert!(matches!(missing, Err(BackupError::Read { .. })), "{missing:?}");
     assert_eq!(fs::read_dir(copies.path()).unwrap().count(), 0);
     assert_eq!(home.files(), [""; 0]);
 }

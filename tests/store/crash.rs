@@ -12,8 +12,8 @@ use ci_bridge::runners::uptime::State;
 use ci_bridge::store::{AuditFilter, DeliveryFilter, Enqueued, PAGE, Phase, Progress, Run, Store};
 
 use crate::support::{
-    DIRECTORY, Disk, Home, became, delivery, entry, heard, ids, job, known, must, open, queued, recorded, running,
-    same_test, seen, source, success,
+    DIRECTORY, Disk, Home, became, delivery, entry, heard, known, must, open, queued, recorded, running, same_test,
+    seen, source, success,
 };
 
 /// Tasks that write at the same time.
@@ -48,7 +48,7 @@ async fn write_on(store: Store, writer: i64) {
             assert!(store.update_run(run.id, progress).await.unwrap());
             println!("\nended {}", run.id);
         }
-        store.append_audit(entry(number)).await.unwrap();
+        store.append_audit(vec![entry(number)]).await.unwrap();
         println!("\naudited");
     }
 }
@@ -98,7 +98,7 @@ async fn assert_kept(told: &Acknowledged, store: &Store) {
         let run: Option<Run> = store.run(*run).await.unwrap();
         assert!(run.is_some_and(|run| matches!(run.progress.phase, Phase::Ended(_))), "a run is lost");
     }
-    let waiting = ids(&store.queued(&job("ci-test-build")).await.unwrap());
+    let waiting: Vec<_> = store.waiting().await.unwrap().iter().map(|waiting| waiting.run.id).collect();
     assert!(told.queued.iter().all(|run| waiting.contains(run)), "a run that waits is lost");
     let (mut audited, mut before) = (0, None);
     loop {

@@ -86,7 +86,7 @@ async fn damage_that_is_met_later_is_told_and_moved_aside_at_the_next_start() {
     let met = store.history(&job("ci-test-build"), None, 10).await;
     assert!(matches!(met, Err(Error::Corrupt(_))), "{met:?}");
     // What is not damaged goes on.
-    store.append_audit(entry(0)).await.unwrap();
+    store.append_audit(vec![entry(0)]).await.unwrap();
     store.close().await.unwrap();
     let opened = Store::open(home.path()).await.unwrap();
     assert!(opened.set_aside.is_some());

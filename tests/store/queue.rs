@@ -1,6 +1,5 @@
 use ci_bridge::run::RunId;
-use ci_bridge::store::{Enqueued, Phase, Progress, Run, Store};
-use tokio::task::JoinSet;
+use ci_bridge::store::{Enqueued, Phase, Progress, Run, Store, Waiting};
 
 use crate::support::{Home, ids, job, queued, running};
 
@@ -10,13 +9,17 @@ async fn waiting(store: &Store, seconds: i64) -> Run {
     run
 }
 
+async fn queue(store: &Store) -> Vec<Run> {
+    store.waiting().await.unwrap().into_iter().map(|waiting| waiting.run).collect()
+}
+
 #[tokio::test]
 async fn an_unrecorded_run_cannot_wait() {
     let home = Home::new();
     let store = home.open().await;
     assert_eq!(store.enqueue(RunId::generate(), 10).await.unwrap(), Enqueued::NotQueued);
-    assert!(!store.leave_queue(RunId::generate()).await.unwrap());
-    assert_eq!(store.dequeue(&job("ci-test-build")).await.unwrap(), None);
+    store.note_starting(RunId::generate()).await.unwrap();
+    assert_eq!(store.waiting().await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -31,12 +34,21 @@ async fn who_waits_longest_is_next_also_after_a_restart() {
     }
     store.close().await.unwrap();
     let store = home.open().await;
-    let job = job("ci-test-build");
-    assert_eq!(store.queued(&job).await.unwrap(), runs);
-    for run in runs {
-        assert_eq!(store.dequeue(&job).await.unwrap(), Some(run));
+    assert_eq!(queue(&store).await, runs);
+}
+
+#[tokio::test]
+async fn who_is_about_to_be_started_is_known_after_a_restart() {
+    let home = Home::new();
+    let store = home.open().await;
+    let (first, second) = (waiting(&store, 0).await, waiting(&store, 1).await);
+    for run in [&first, &second] {
+        store.enqueue(run.id, 2).await.unwrap();
     }
-    assert_eq!(store.dequeue(&job).await.unwrap(), None);
+    store.note_starting(first.id).await.unwrap();
+    store.close().await.unwrap();
+    let waiting = home.open().await.waiting().await.unwrap();
+    assert_eq!(waiting, [Waiting { run: first, starting: true }, Waiting { run: second, starting: false }]);
 }
 
 #[tokio::test]
@@ -51,7 +63,7 @@ async fn a_queue_is_bounded_for_each_job() {
     let other = Run { job: job("ci-test-other"), ..queued(2) };
     store.insert_run(other.clone()).await.unwrap();
     assert_eq!(store.enqueue(other.id, 1).await.unwrap(), Enqueued::Behind(0));
-    assert_eq!(store.queued(&job("ci-test-build")).await.unwrap(), [first]);
+    assert_eq!(ids(&queue(&store).await), ids(&[first, other]));
 }
 
 #[tokio::test]
@@ -62,10 +74,8 @@ async fn who_waits_keeps_the_place() {
     for (run, behind) in [(&first, 0), (&second, 1), (&first, 0), (&second, 1)] {
         assert_eq!(store.enqueue(run.id, 2).await.unwrap(), Enqueued::Behind(behind));
     }
-    assert!(store.leave_queue(first.id).await.unwrap());
-    assert!(!store.leave_queue(first.id).await.unwrap());
+    assert!(store.update_run(first.id, running(0).progress).await.unwrap());
     assert_eq!(store.enqueue(second.id, 2).await.unwrap(), Enqueued::Behind(0));
-    assert_eq!(store.enqueue(first.id, 2).await.unwrap(), Enqueued::Behind(1));
 }
 
 #[tokio::test]
@@ -75,29 +85,9 @@ async fn a_run_that_is_no_longer_queued_leaves_the_queue() {
     let run = waiting(&store, 0).await;
     store.enqueue(run.id, 10).await.unwrap();
     assert!(store.update_run(run.id, running(0).progress).await.unwrap());
-    assert_eq!(store.queued(&run.job).await.unwrap(), []);
+    assert_eq!(queue(&store).await, []);
     let late = Progress { phase: Phase::Queued, ..queued(0).progress };
     assert!(store.update_run(run.id, late).await.unwrap());
     assert_eq!(store.enqueue(run.id, 10).await.unwrap(), Enqueued::NotQueued);
-    assert_eq!(store.dequeue(&run.job).await.unwrap(), None);
-}
-
-#[tokio::test]
-async fn each_run_is_taken_by_one() {
-    let home = Home::new();
-    let store = home.open().await;
-    let mut runs = Vec::new();
-    for number in 0..20 {
-        let run = waiting(&store, number).await;
-        store.enqueue(run.id, 100).await.unwrap();
-        runs.push(run);
-    }
-    let mut takers = JoinSet::new();
-    for _ in 0..40 {
-        let store = store.clone();
-        takers.spawn(async move { store.dequeue(&job("ci-test-build")).await.unwrap() });
-    }
-    let mut taken: Vec<Run> = takers.join_all().await.into_iter().flatten().collect();
-    taken.sort_by_key(|run| run.id);
-    assert_eq!(ids(&taken), ids(&runs));
+    assert_eq!(queue(&store).await, []);
 }

@@ -40,7 +40,7 @@ async fn a_run_is_read_as_it_was_recorded() {
     let killed = Run { progress: Progress { phase: Phase::Ended(killed), ..running(6).progress }, ..running(6) };
     let lost = End {
         at: None,
-        result: RunResult::Unknown,
+        result: RunResult::Lost,
         exit: None,
         cpu: None,
         memory_peak: None,
@@ -108,7 +108,7 @@ async fn a_verdict_that_comes_late_takes_the_place_of_none() {
     store.insert_run(run.clone()).await.unwrap();
     let lost = End {
         at: None,
-        result: RunResult::Unknown,
+        result: RunResult::Lost,
         exit: None,
         cpu: None,
         memory_peak: None,

@@ -185,6 +185,7 @@ pub(crate) fn entry(seconds: i64) -> AuditEntry {
         job: Some(job("ci-test-build")),
         run: Some(RunId::generate()),
         outcome: "accepted".to_owned(),
+        detail: Some("by hand".to_owned()),
     }
 }
 

@@ -1,20 +1,28 @@
 //! The bridge as a whole, in this process: its own accept loop, router and tokens, on a played systemd.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ci_bridge::archive::{Archive, Limits};
+use ci_bridge::audit::Audit;
 use ci_bridge::auth::{Access, Keyring, Token, TokenHash};
 use ci_bridge::config::QueryTokens;
 use ci_bridge::http::Following;
 use ci_bridge::http::serve::{Bounds, Listener, serve};
-use ci_bridge::jobs::{Jobs, Runs};
+use ci_bridge::jobs::{Archiver, Jobs, Limits as JobLimits, Runs};
 use ci_bridge::journal::Journal;
+use ci_bridge::lifecycle::StopOnDrop;
 use ci_bridge::policy::{Policy, Prefix};
+use ci_bridge::store::Store;
 use ci_bridge::systemd::{BusAddress, Systemd};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::JournalFiles;
@@ -27,6 +35,10 @@ const JOURNALD: &str = "socket";
 /// The time that answers under way have at the end.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// Where the archive is in the directory of the state.
+const ARCHIVE: &str = "logs";
+const ARCHIVE_RETRY: Duration = Duration::from_millis(50);
+
 /// A token of another make, of which the bridge knows only the hash.
 pub(crate) const FOREIGN: &str = "a-secret-of-the-predecessor/+=";
 
@@ -38,13 +50,15 @@ pub(crate) struct Tokens {
     pub(crate) reader: String,
     /// May do everything with `ci-test-narrow` and the instances of `ci-test-build@`.
     pub(crate) narrow: String,
+    /// May do everything, and read the audit.
+    pub(crate) auditor: String,
     pub(crate) expired: String,
     pub(crate) revoked: String,
     pub(crate) early: String,
 }
 
 impl Tokens {
-    fn generate() -> (Self, Keyring) {
+    fn generate() -> (Self, Arc<ArcSwap<Keyring>>) {
         let mut file = String::new();
         let mut add = |name: &str, access: Access, extra: &str| {
             let token = Token::generate(access).unwrap().expose().to_owned();
@@ -55,12 +69,13 @@ impl Tokens {
             writer: add("writer", Access::ReadWrite, ""),
             reader: add("reader", Access::ReadOnly, ""),
             narrow: add("narrow", Access::ReadWrite, "jobs = [\"ci-test-narrow\", \"ci-test-build@*\"]"),
+            auditor: add("auditor", Access::ReadWrite, "scopes = [\"audit\"]"),
             expired: add("expired", Access::ReadWrite, "expires = 2020-01-01T00:00:00Z"),
             revoked: add("revoked", Access::ReadWrite, "revoked = 2020-01-01T00:00:00Z"),
             early: add("early", Access::ReadWrite, "not_before = 2999-01-01T00:00:00Z"),
         };
         file.push_str(&entry("foreign", Access::ReadWrite, FOREIGN, ""));
-        (tokens, Keyring::parse(&file).unwrap())
+        (tokens, Arc::new(ArcSwap::from_pointee(Keyring::parse(&file).unwrap())))
     }
 }
 
@@ -83,12 +98,19 @@ fn head(request: &str, headers: &[(&str, &str)]) -> String {
 pub(crate) struct Setup {
     pub(crate) query_tokens: QueryTokens,
     pub(crate) instances_per_hour: usize,
+    pub(crate) queued_runs: usize,
     pub(crate) header_timeout: Duration,
     pub(crate) connections: usize,
     pub(crate) write_stall: Duration,
     pub(crate) following: Following,
+    /// How long a systemd that is away is waited for.
+    pub(crate) absence: Duration,
     /// What the journal holds, in the export format of journald.
     pub(crate) journal: String,
+    /// Whether the history can be opened.
+    pub(crate) history: bool,
+    /// How many logs of a job are archived; `None` if none are.
+    pub(crate) archived: Option<NonZeroUsize>,
 }
 
 impl Default for Setup {
@@ -96,11 +118,15 @@ impl Default for Setup {
         Self {
             query_tokens: QueryTokens::Allow,
             instances_per_hour: 200,
+            queued_runs: 3,
             header_timeout: Duration::from_secs(10),
             connections: 512,
             write_stall: Duration::from_secs(30),
             following: Following { most: 100, heartbeat: Duration::from_secs(15) },
+            absence: Duration::from_millis(200),
             journal: crate::journal::FOREIGN_ENTRY.to_owned(),
+            history: true,
+            archived: None,
         }
     }
 }
@@ -113,13 +139,9 @@ pub(crate) struct Bridge {
     pub(crate) view: Systemd,
     journal: Arc<JournalFiles>,
     keyring: Arc<ArcSwap<Keyring>>,
-    stop: CancellationToken,
-}
-
-impl Drop for Bridge {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
+    stop: StopOnDrop,
+    state: TempDir,
+    keeping: JoinHandle<()>,
 }
 
 impl Bridge {
@@ -143,19 +165,52 @@ impl Bridge {
     }
 
     async fn to(systemd: Systemd1, setup: Setup) -> Self {
-        crate::logged::capture();
         let journal = Arc::new(JournalFiles::write(&setup.journal));
-        let (tokens, keyring) = Tokens::generate();
+        Self::on(systemd, setup, journal, Tokens::generate(), tempfile::tempdir().unwrap()).await
+    }
+
+    async fn on(
+        systemd: Systemd1,
+        setup: Setup,
+        journal: Arc<JournalFiles>,
+        (tokens, keyring): (Tokens, Arc<ArcSwap<Keyring>>),
+        state: TempDir,
+    ) -> Self {
+        crate::logged::capture();
         let policy = Policy::new(vec![Prefix::parse("ci-test-").unwrap()]);
         let runs = Runs::new(policy.clone());
-        let view = Systemd::new(BusAddress::At(systemd.address()), policy.clone(), runs.observer());
+        let view = Systemd::new(BusAddress::At(systemd.address()), policy.clone(), runs.observer(), setup.absence);
         // There is no journald that could say that it has written everything.
         let files = Journal::new(vec![journal.directory().to_owned()]).with_socket(&journal.directory().join(JOURNALD));
-        let jobs = Jobs::new(runs, view.clone(), files, setup.instances_per_hour);
-        let keyring = Arc::new(ArcSwap::from_pointee(keyring));
+        let limits = JobLimits { instances_per_hour: setup.instances_per_hour, queued_runs: setup.queued_runs };
+        let archived_from = files.clone();
+        let (jobs, recorder) = Jobs::new(runs, view.clone(), files, limits);
+        let (audit, auditor) = Audit::new();
+        if setup.history {
+            let store = Store::open(state.path()).await.unwrap().store;
+            audit.take_up(store.clone());
+            jobs.take_up(store).await.unwrap();
+        }
         let stop = CancellationToken::new();
-        let router =
-            ci_bridge::http::router(policy, jobs, keyring.clone(), setup.query_tokens, setup.following, stop.clone());
+        let archive = Archive::open(&state.path().join(ARCHIVE)).unwrap();
+        let limits = Limits { logs_per_job: setup.archived, ..Limits::default() };
+        let (archiver, archiving, news) = Archiver::new(archived_from, archive.clone(), limits, ARCHIVE_RETRY);
+        jobs.take_up_archive(archive, setup.archived.map(|_| archiver));
+        let (recording, last, stopped) = (jobs.clone(), CancellationToken::new(), stop.clone());
+        let told = last.clone();
+        tokio::spawn(async move {
+            tokio::join!(archiving.run(stopped.clone()), recording.record_logs(news), stopped.cancelled());
+            told.cancel();
+        });
+        let router = ci_bridge::http::router(
+            policy,
+            jobs.clone(),
+            audit,
+            keyring.clone(),
+            setup.query_tokens,
+            setup.following,
+            stop.clone(),
+        );
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -167,7 +222,39 @@ impl Bridge {
         tokio::spawn(serve(vec![Listener::Tcp(listener)], router, bounds, stop.clone(), DRAIN));
         let (watching, stopped) = (view.clone(), stop.clone());
         tokio::spawn(async move { watching.run(stopped).await });
-        Self { systemd, tokens, address, view, journal, keyring, stop }
+        let (adopting, systemd_is_known) = (jobs.clone(), view.clone());
+        tokio::spawn(async move {
+            systemd_is_known.ready().await;
+            adopting.finish_adopted().await;
+            adopting.archive_rest().await;
+        });
+        let keeping = tokio::spawn(async move {
+            // What became of logs at the very end is kept too.
+            tokio::join!(recorder.run(last.clone()), auditor.run(last));
+            jobs.close_history().await;
+        });
+        Self { systemd, tokens, address, view, journal, keyring, stop: StopOnDrop(stop), state, keeping }
+    }
+
+    /// Ends the bridge, and begins another one with the same systemd, journal and history.
+    pub(crate) async fn restart(self) -> Self {
+        self.restart_after(async |_| {}).await
+    }
+
+    /// The same, with something happening while no bridge is there.
+    pub(crate) async fn restart_after(self, meanwhile: impl AsyncFnOnce(&mut Systemd1)) -> Self {
+        self.restart_as(Setup::default(), meanwhile).await
+    }
+
+    /// The same, set up in another way.
+    pub(crate) async fn restart_as(self, setup: Setup, meanwhile: impl AsyncFnOnce(&mut Systemd1)) -> Self {
+        let Self { mut systemd, tokens, journal, keyring, stop, state, keeping, .. } = self;
+        drop(stop);
+        keeping.await.unwrap();
+        meanwhile(&mut systemd).await;
+        let bridge = Self::on(systemd, setup, journal, (tokens, keyring), state).await;
+        bridge.view.ready().await;
+        bridge
     }
 
     /// A journald that takes messages and does nothing with them.
@@ -177,6 +264,11 @@ impl Bridge {
 
     /// A journald that writes down what it is sent, as one that is well does.
     pub(crate) fn play_journald(&self) {
+        self.play_journald_with(String::new());
+    }
+
+    /// The same, which has to write these entries before it comes to what it is sent.
+    pub(crate) fn play_journald_with(&self, mut waiting: String) {
         let socket = UnixDatagram::bind(self.journal.directory().join(JOURNALD)).unwrap();
         // The files go with the bridge; the thread stays until the process ends.
         let files = Arc::downgrade(&self.journal);
@@ -184,7 +276,8 @@ impl Bridge {
             let mut message = [0; 4096];
             while let Ok(length) = socket.recv(&mut message) {
                 let Some(files) = files.upgrade() else { return };
-                files.add(&crate::journal::entry(std::str::from_utf8(&message[..length]).unwrap()));
+                let entry = crate::journal::entry(std::str::from_utf8(&message[..length]).unwrap());
+                files.add(&(std::mem::take(&mut waiting) + &entry));
             }
         });
     }
@@ -197,7 +290,37 @@ impl Bridge {
 
     /// Asks the bridge to stop.
     pub(crate) fn stop(&self) {
-        self.stop.cancel();
+        self.stop.0.cancel();
+    }
+
+    /// The archived logs, when there are so many.
+    pub(crate) async fn archived(&self, count: usize) -> Vec<PathBuf> {
+        let logs = || -> Vec<PathBuf> {
+            let directories = std::fs::read_dir(self.state.path().join(ARCHIVE)).unwrap();
+            let files = directories.flat_map(|directory| std::fs::read_dir(directory.unwrap().path()).unwrap());
+            let paths = files.map(|file| file.unwrap().path());
+            paths.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect()
+        };
+        let wait = async {
+            loop {
+                let logs = logs();
+                if logs.len() == count {
+                    return logs;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the archive never had so many logs")
+    }
+
+    /// Takes away all that there is of the journal, as journald does to make room for something else.
+    pub(crate) fn vacuum_all(&self) {
+        self.journal.replace();
+    }
+
+    /// The file of the history.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.state.path().join("ci-bridge.db")
     }
 
     /// Takes away the journal file that was written as the first, second, …, as journald does to make room.
@@ -213,6 +336,13 @@ impl Bridge {
     /// Sends a request as it stands, without its first `\r\n`, with a token that may do everything.
     pub(crate) async fn call(&self, request: &str) -> Answer {
         self.call_as(&self.tokens.writer, request).await
+    }
+
+    /// Sends a request as [`Bridge::call`] does, and does not wait for the answer.
+    pub(crate) fn call_beside(&self, request: &str) -> tokio::task::JoinHandle<Answer> {
+        let bearer = format!("Bearer {}", self.tokens.writer);
+        let (address, head) = (self.address, head(request, &[("Authorization", &bearer)]));
+        tokio::spawn(async move { exchange(address, head.as_bytes()).await })
     }
 
     pub(crate) async fn call_as(&self, token: &str, request: &str) -> Answer {

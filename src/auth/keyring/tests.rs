@@ -187,3 +187,62 @@ proptest! {
         prop_assert_eq!(answer, expected);
     }
 }
+
+#[test]
+fn a_scope_is_one_that_is_known_and_fits_the_token() {
+    let has = |more: &str| Keyring::parse(&file(more)).unwrap().entries()[0].caller().has(Scope::Audit);
+    for none in ["", "scopes = []"] {
+        assert!(!has(none), "{none}");
+    }
+    assert!(has("scopes = [\"audit\"]"));
+    for (wrong, said) in [
+        ("scopes = [\"admin\"]", "a scope is `audit`"),
+        ("scopes = [\"Audit\"]", "a scope is `audit`"),
+        ("scopes = \"audit\"", "must be a list in brackets"),
+        ("scopes = [\"audit\", \"audit\"]", "`audit` is there twice"),
+        ("scope = [\"audit\"]", "did you mean `token.scopes`?"),
+        ("scopes = [\"audit\"]\njobs = [\"ci-test-*\"]", "shows all jobs"),
+    ] {
+        assert!(fault(&file(wrong)).contains(said), "{wrong}: {}", fault(&file(wrong)));
+    }
+    let reader = file("scopes = [\"audit\"]").replace("\"rw\"", "\"ro\"");
+    assert!(fault(&reader).contains("takes `access = \"rw\"`"), "{}", fault(&reader));
+}
+
+#[test]
+fn each_difference_between_two_files_is_one_change_without_a_hash() {
+    let entry = |name: &str, text: &str, more: &str| {
+        format!("[[token]]\nname = \"{name}\"\naccess = \"rw\"\nsha256 = \"{}\"\n{more}\n", TokenHash::of(text))
+    };
+    let keyring = |entries: &[String]| Keyring::parse(&entries.concat()).unwrap();
+    let before = keyring(&[
+        entry("same", "1", ""),
+        entry("revoked", "2", ""),
+        entry("narrow", "3", "jobs = [\"ci-a\"]"),
+        entry("old", "4", ""),
+        entry("replaced", "5", ""),
+    ]);
+    let after = keyring(&[
+        entry("replaced", "6", "expires = 2030-01-31T12:00:00Z"),
+        entry("same", "1", ""),
+        entry("revoked", "2", "revoked = 2026-01-01T00:00:00Z"),
+        entry("narrow", "3", ""),
+        entry("new", "4", ""),
+    ]);
+    let told = |before: &Keyring, after: &Keyring| -> Vec<String> {
+        let changes = before.changes(after);
+        changes.iter().map(|all| format!("{} {}: {}", all.what.as_str(), all.name(), all.rights())).collect()
+    };
+    assert_eq!(told(&before, &before), [""; 0]);
+    let expected = [
+        "added replaced: rw, until 2030-01-31T12:00:00Z",
+        "revoked revoked: rw, revoked 2026-01-01T00:00:00Z",
+        "changed narrow: rw",
+        "changed new: rw",
+        "removed replaced: rw",
+    ];
+    assert_eq!(told(&before, &after), expected);
+    assert_eq!(told(&after, &before)[1], "changed narrow: rw, jobs ci-a");
+    // What was withdrawn and counts again is not overlooked.
+    assert_eq!(told(&after, &before)[0], "changed revoked: rw");
+}

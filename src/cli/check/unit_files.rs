@@ -27,7 +27,7 @@ pub(super) fn run(policy: &Policy) -> (Vec<Finding>, Vec<Job>) {
 }
 
 async fn look(policy: &Policy) -> Result<(Vec<Finding>, Vec<Job>), Error> {
-    let systemd = Systemd::new(BusAddress::System, policy.clone(), Arc::new(|_, _, _| {}));
+    let systemd = Systemd::new(BusAddress::System, policy.clone(), Arc::new(|_, _, _| {}), PATIENCE);
     let stop = CancellationToken::new();
     let looking = async {
         tokio::time::timeout(PATIENCE, systemd.ready()).await.map_err(|_elapsed| Error::Unreachable(None))?;

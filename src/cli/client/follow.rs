@@ -30,8 +30,9 @@ pub(super) enum Event {
 pub(super) struct Following<'a> {
     bridge: &'a Bridge,
     target: &'a Target,
-    raw: bool,
-    /// Where to begin, as parameters of the API.
+    /// Which lines and in which form, as parameters of the API.
+    wanted: Vec<(&'static str, String)>,
+    /// Where to begin, in the same way.
     place: Vec<(&'static str, String)>,
     stream: Option<Stream>,
     /// Since when the bridge has been out of reach, and the next pause.
@@ -39,14 +40,15 @@ pub(super) struct Following<'a> {
 }
 
 impl<'a> Following<'a> {
-    /// Follows a job from a place on, which `run`, `lines` or `cursor` name.
+    /// Follows a job from a place on, which `run`, `lines` or `cursor` name; `wanted` may have `raw` and `priority`.
     pub(super) fn new(
         bridge: &'a Bridge,
         target: &'a Target,
-        raw: bool,
+        wanted: impl IntoIterator<Item = (&'static str, String)>,
         place: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Self {
-        Self { bridge, target, raw, place: place.into_iter().collect(), stream: None, outage: None }
+        let (wanted, place) = (wanted.into_iter().collect(), place.into_iter().collect());
+        Self { bridge, target, wanted, place, stream: None, outage: None }
     }
 
     /// What comes next. May be dropped at any moment; nothing is lost with it.
@@ -84,8 +86,7 @@ impl<'a> Following<'a> {
 
     async fn connect(&self) -> Result<Response, CallError> {
         let mut query = vec![("follow", "true"), ("format", "sse")];
-        query.extend(self.raw.then_some(("raw", "true")));
-        query.extend(self.place.iter().map(|(name, value)| (*name, value.as_str())));
+        query.extend(self.wanted.iter().chain(&self.place).map(|(name, value)| (*name, value.as_str())));
         self.bridge.of_job(Method::GET, self.target, Some("tail"), &query).await
     }
 

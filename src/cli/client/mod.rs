@@ -2,6 +2,7 @@
 //!
 //! They know the API and nothing else of the bridge, so they work with one on any machine.
 
+mod audit;
 mod bridge;
 mod follow;
 mod run;
@@ -15,6 +16,8 @@ use base64::prelude::BASE64_STANDARD;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
+pub(super) use self::audit::Args as Audit;
+pub(super) use self::audit::run as audit;
 use self::bridge::{Bridge, Server, Target};
 use self::follow::{Event, Following};
 pub(super) use self::run::Args as Run;
@@ -136,6 +139,34 @@ const STOP_EXAMPLES: &str = "\
 Examples:
   ci-bridge stop ci-test-hello";
 
+/// List the runs of a job, newest first
+#[derive(Debug, clap::Args)]
+#[command(after_help = RUNS_EXAMPLES)]
+pub(super) struct Runs {
+    #[command(flatten)]
+    target: Target,
+
+    /// Print only so many runs
+    #[arg(long, value_name = "NUMBER")]
+    limit: Option<u32>,
+
+    /// Print only runs before this one
+    #[arg(long, value_name = "ID")]
+    before: Option<String>,
+
+    /// Print the JSON of the bridge
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    server: Server,
+}
+
+const RUNS_EXAMPLES: &str = "\
+Examples:
+  ci-bridge runs ci-test-hello
+  ci-bridge runs ci-test-hello --limit 1 --json | jq -r '.runs[0].id'";
+
 /// List the jobs that the token may see
 #[derive(Debug, clap::Args)]
 #[command(after_help = JOBS_EXAMPLES)]
@@ -221,9 +252,11 @@ impl LogLines {
     fn follow(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let lines = self.lines.map(|lines| ("lines", lines.to_string()));
         let run = self.run.clone().map(|run| ("run", run));
+        let priority = self.priority.clone().map(|priority| ("priority", priority));
+        let wanted = self.raw.then(|| ("raw", "true".to_owned())).into_iter().chain(priority);
         block_on(async {
             let bridge = Bridge::new(&self.server)?;
-            let mut following = Following::new(&bridge, &self.target, self.raw, lines.into_iter().chain(run));
+            let mut following = Following::new(&bridge, &self.target, wanted, lines.into_iter().chain(run));
             loop {
                 match (following.next().await?, self.json) {
                     (Event::Line(entry), false) => out.write_all(&line(&entry))?,
@@ -284,6 +317,54 @@ pub(super) fn stop(args: &Stop, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(super) fn runs(args: &Runs, out: &mut impl Write) -> anyhow::Result<()> {
+    let limit = args.limit.map(|limit| limit.to_string());
+    let mut query = Vec::new();
+    query.extend(limit.as_deref().map(|limit| ("limit", limit)));
+    query.extend(args.before.as_deref().map(|before| ("before", before)));
+    let answer = block_on(async {
+        let bridge = Bridge::new(&args.server)?;
+        let answer = bridge.of_job(Method::GET, &args.target, Some("runs"), &query).await?;
+        Ok(bridge.json(answer).await?)
+    })?;
+    if args.json {
+        writeln!(out, "{answer}")?;
+        return Ok(());
+    }
+    let row = |run: &Value| {
+        let text = |member: &str| run.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let result = run.get("result").and_then(Value::as_str).map_or_else(|| text("state"), str::to_owned);
+        let took = run.get("duration_seconds").and_then(Value::as_f64).map(|took| format!("{took:.1} s"));
+        [text("id"), text("requested_at"), result, took.unwrap_or_default(), text("started_by")]
+    };
+    print_table(["RUN", "REQUESTED", "RESULT", "TOOK", "BY"], rows(&answer, "runs").iter().map(row), out)
+}
+
+/// The elements of a list in an answer.
+fn rows<'a>(answer: &'a Value, list: &str) -> &'a [Value] {
+    answer.get(list).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Prints rows in columns that are as wide as they need to be.
+fn print_table<const N: usize>(
+    head: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    let mut widths = [0; N];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
 pub(super) fn jobs(args: &Jobs, out: &mut impl Write) -> anyhow::Result<()> {
     let answer = block_on(async {
         let bridge = Bridge::new(&args.server)?;
@@ -294,20 +375,12 @@ pub(super) fn jobs(args: &Jobs, out: &mut impl Write) -> anyhow::Result<()> {
         writeln!(out, "{answer}")?;
         return Ok(());
     }
-    let jobs = answer.get("jobs").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let row = |job: &Value| {
         let text = |member: &str| job.get(member).and_then(Value::as_str).map(str::to_owned);
         let state = text("state").unwrap_or_else(|| "template".to_owned());
         [text("job").unwrap_or_default(), state, text("description").unwrap_or_default()]
     };
-    let rows: Vec<_> =
-        std::iter::once(["JOB", "STATE", "DESCRIPTION"].map(str::to_owned)).chain(jobs.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let (a, b) = (width(0), width(1));
-    for [job, state, description] in &rows {
-        writeln!(out, "{}", format!("{job:<a$}  {state:<b$}  {description}").trim_end())?;
-    }
-    Ok(())
+    print_table(["JOB", "STATE", "DESCRIPTION"], rows(&answer, "jobs").iter().map(row), out)
 }
 
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

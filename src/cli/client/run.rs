@@ -68,7 +68,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<u8> {
         Some(cursor) => vec![("cursor", cursor)],
         None => vec![("run", run.clone()), ("lines", LINES.to_owned())],
     };
-    let mut following = Following::new(&bridge, &args.target, false, place);
+    let mut following = Following::new(&bridge, &args.target, None, place);
     let print = |text: &[u8]| {
         let done = if args.json { io::stderr().write_all(text) } else { write(io::stdout(), text) };
         done.context("failed to print the log")
@@ -121,7 +121,7 @@ pub(super) fn conclude(verdict: &Value) -> (u8, String) {
     let code = verdict.get("exit_code").and_then(Value::as_u64).and_then(|code| u8::try_from(code).ok());
     match (text("result"), code, text("signal")) {
         (Some("success"), ..) => (0, "success".to_owned()),
-        (None | Some("unknown"), ..) => (EXIT_NOT_RUN, "nobody knows any more how it ended".to_owned()),
+        (None | Some("lost"), ..) => (EXIT_NOT_RUN, "nobody knows any more how it ended".to_owned()),
         (Some(result), Some(code), _) => (code.max(1), format!("{result}, exit code {code}")),
         (Some(result), None, Some(signal)) => (1, format!("{result}, {signal}")),
         (Some(result), None, None) => (1, result.to_owned()),
@@ -144,7 +144,7 @@ mod tests {
             (json!({"result": "timeout", "exit_code": 0}), 1, "timeout, exit code 0"),
             (json!({"result": "signal", "exit_code": null, "signal": "SIGKILL"}), 1, "signal, SIGKILL"),
             (json!({"result": "stopped", "exit_code": null, "signal": null}), 1, "stopped"),
-            (json!({"result": "unknown", "exit_code": null}), EXIT_NOT_RUN, "nobody knows any more how it ended"),
+            (json!({"result": "lost", "exit_code": null}), EXIT_NOT_RUN, "nobody knows any more how it ended"),
             (json!({"result": null}), EXIT_NOT_RUN, "nobody knows any more how it ended"),
         ] {
             assert_eq!(conclude(&verdict), (status, words.to_owned()), "{verdict}");

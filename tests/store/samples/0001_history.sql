@@ -6,7 +6,7 @@ INSERT INTO runs (
 ) VALUES
     (
         x'019b76da800070008000000000000001', 'ci-test-build', 'ci', x'019b76da800070008000000000000011', 1767225600000001,
-        NULL, NULL, 'ended', NULL, 'unknown', NULL, NULL, NULL, NULL, 'the host was restarted', 'journal', 0
+        NULL, NULL, 'ended', NULL, 'lost', NULL, NULL, NULL, NULL, 'the host was restarted', 'journal', 0
     ),
     (
         x'019b76da800070008000000000000002', 'ci-test-build', NULL, NULL, 1767225600000002,
@@ -36,12 +36,12 @@ INSERT INTO runs (
 
 INSERT INTO queue (run) VALUES (x'019b76da800070008000000000000005');
 
-INSERT INTO audit (at, kind, who, address, request, job, run, outcome) VALUES
+INSERT INTO audit (at, kind, who, address, request, job, run, outcome, detail) VALUES
     (
         1767225600000000, 'start', 'ci', '2001:db8::1', x'019b76da800070008000000000000011', 'ci-test-build',
-        x'019b76da800070008000000000000001', 'accepted'
+        x'019b76da800070008000000000000001', 'accepted', NULL
     ),
-    (1767225600000000, 'start', NULL, NULL, NULL, NULL, NULL, 'token_unknown');
+    (1767225600000000, 'token', 'nightly', NULL, NULL, NULL, NULL, 'added', 'ro');
 
 INSERT INTO idempotency (token, key, request, payload, created_at, status, headers, body) VALUES
     (

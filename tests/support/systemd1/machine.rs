@@ -21,6 +21,16 @@ pub(crate) struct Machine {
     clock: u64,
     /// What happens right after the next list of units.
     after_list: Option<Act>,
+    /// Whether the next start finds systemd about to execute itself anew, and if so whether it is still taken.
+    last_start: Option<Taken>,
+    is_leaving: bool,
+}
+
+/// What becomes of the last call before systemd executes itself anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    Yes,
+    No,
 }
 
 impl Machine {
@@ -28,7 +38,17 @@ impl Machine {
         let units = units.into_iter().map(|unit| (unit.name.clone(), unit)).collect();
         let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
         let clock = u64::try_from(clock).unwrap();
-        Self { units, subscribers: BTreeSet::new(), outbox: Vec::new(), jobs: 0, runs: 0, clock, after_list: None }
+        Self {
+            units,
+            subscribers: BTreeSet::new(),
+            outbox: Vec::new(),
+            jobs: 0,
+            runs: 0,
+            clock,
+            after_list: None,
+            last_start: None,
+            is_leaving: false,
+        }
     }
 
     pub(super) fn take_outbox(&mut self) -> Vec<Message> {
@@ -78,7 +98,13 @@ impl Machine {
                 let target = self.units.get(&unit.id).cloned().unwrap_or(unit);
                 self.reply(call, &target.properties());
             }
-            "StartUnit" => self.start(call, unit),
+            "StartUnit" => {
+                let last = self.last_start.take();
+                if last != Some(Taken::No) {
+                    self.start(call, unit);
+                }
+                self.is_leaving = last.is_some();
+            }
             "StopUnit" => self.stop(call, unit),
             "RefUnit" => match self.load(unit) {
                 Some(unit) if unit.pin_refused => self.refuse(call, "org.freedesktop.DBus.Error.AccessDenied"),
@@ -117,6 +143,19 @@ impl Machine {
     /// Has something happen right after the next list of units, so that the list is out of date when it arrives.
     pub(crate) fn do_after_list(&mut self, act: impl FnOnce(&mut Self) + Send + 'static) {
         self.after_list = Some(Box::new(act));
+    }
+
+    /// Has systemd execute itself anew at the next start, which gets no reply.
+    pub(crate) fn leave_at_start(&mut self, taken: Taken) {
+        self.last_start = Some(taken);
+    }
+
+    /// Whether systemd is about to execute itself anew; what it has not sent yet is then lost.
+    pub(super) fn take_leaving(&mut self) -> bool {
+        if self.is_leaving {
+            self.outbox.clear();
+        }
+        std::mem::take(&mut self.is_leaving)
     }
 
     fn list_unit_files(&mut self, call: &Message) {

@@ -16,7 +16,7 @@ use zbus::message::Type;
 use zbus::{Connection, Message, MessageStream, ObjectPath, Variant};
 
 use self::bus::Bus;
-pub(crate) use self::machine::Machine;
+pub(crate) use self::machine::{Machine, Taken};
 pub(crate) use self::unit::{Exit, FRAGMENT, Start, Unit};
 
 const NAME: &str = "org.freedesktop.systemd1";
@@ -184,6 +184,10 @@ impl Player {
                 }
                 message = next(&mut self.connection) => {
                     self.take(&message);
+                    if self.machine.take_leaving() {
+                        self.leave().await;
+                        self.join().await;
+                    }
                     self.flush().await;
                 }
             }

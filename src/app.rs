@@ -13,16 +13,19 @@ use tokio::sync::oneshot;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
+use crate::alerts::{self, Alerts};
 use crate::archive::{self, Archive};
 use crate::audit::{self, Audit};
 use crate::auth::Keyring;
 use crate::config::{self, Listen, Settings};
+use crate::fleet::Runners;
 use crate::http::serve::{Bounds, Listener};
-use crate::http::{self, Following};
+use crate::http::{self, Following, Gate};
 use crate::jobs::{Archiver, Jobs, Limits, Recorder, Runs};
 use crate::journal::{self, Journal};
 use crate::lifecycle::{self, StopOnDrop, Tokens};
 use crate::retention;
+use crate::runners;
 use crate::store::{Opened, Store};
 use crate::systemd::{BusAddress, Systemd};
 use crate::telemetry::Chain;
@@ -50,6 +53,12 @@ pub enum Error {
     /// The journal of this machine cannot be found.
     #[error(transparent)]
     Journal(#[from] journal::Error),
+    /// Alerts can't be sent as they are configured.
+    #[error(transparent)]
+    Alerts(#[from] alerts::Error),
+    /// No list of runners can be read.
+    #[error("no list of runners can be read")]
+    Runners(#[from] runners::OpenError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}; is it in use? (`listen` in the configuration)")]
     Listen {
@@ -73,6 +82,9 @@ pub enum Error {
 pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let (audit, auditor) = Audit::new();
     let tokens = Tokens::new(&settings.tokens_file, keyring, audit.clone());
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let alerts = Alerts::load(&settings.alerts)?;
+    let (runners, rounds) = Runners::new(&settings.runners, alerts, credentials.as_deref())?;
     let listeners = listen(&settings.listen).await?;
     let journal = Journal::of_host()?;
     let policy = settings.jobs.policy;
@@ -88,6 +100,7 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let directory = settings.state_directory.join(ARCHIVE);
     let archiving = Archiving { directory, settings: settings.archive, jobs: jobs.clone(), journal };
     let archiving = tokio::spawn(archiving.keep(stop.clone()));
+    let polling = tokio::spawn(rounds.run(stop.clone()));
     let (tried, opened) = oneshot::channel();
     // What is answered at the very end is recorded too.
     let answered = CancellationToken::new();
@@ -97,13 +110,15 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
         jobs: jobs.clone(),
         systemd: systemd.clone(),
         audit: audit.clone(),
+        runners: runners.clone(),
         kept: settings.history,
     };
     let keeping = tokio::spawn(history.keep(recorder, auditor, tried, answered.clone()));
     // Runs from before this start have their ids before systemd tells of them.
     let _ = tokio::time::timeout(FIRST_READING, opened).await;
     let following = Following { most: settings.limits.max_streams, heartbeat: HEARTBEAT };
-    let router = http::router(policy, jobs, audit, tokens.keyring(), settings.query_tokens, following, stop.clone());
+    let gate = Gate { keyring: tokens.keyring(), query_tokens: settings.query_tokens };
+    let router = http::router(policy, jobs, audit, runners.clone(), gate, following, stop.clone());
 
     let watching = {
         let (systemd, stop) = (systemd.clone(), stop.clone());
@@ -120,13 +135,14 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     }
     lifecycle::notify(&[NotifyState::Ready]);
     log::info!("ready");
-    let stopped = lifecycle::until_asked_to_stop(&tokens).await.map_err(Error::Signals);
+    let stopped = lifecycle::until_asked_to_stop(&tokens, &runners).await.map_err(Error::Signals);
     lifecycle::notify(&[NotifyState::Stopping]);
     stop.cancel();
     let ended = |task: Result<(), JoinError>| task.unwrap_or_else(|error| log::error!("a task ended badly: {error}"));
     ended(serving.await);
     ended(watching.await);
     ended(archiving.await);
+    ended(polling.await);
     answered.cancel();
     ended(keeping.await);
     stopped
@@ -138,6 +154,7 @@ struct History {
     jobs: Jobs,
     systemd: Systemd,
     audit: Audit,
+    runners: Runners,
     kept: config::History,
 }
 
@@ -170,6 +187,7 @@ impl History {
                         log::error!("the history was damaged; it is now {}, and a new one begins", aside.display());
                     }
                     self.audit.take_up(store.clone());
+                    self.runners.take_up(store.clone());
                     if let Err(error) = self.jobs.take_up(store.clone()).await {
                         log::error!("the runs of the time before cannot be read: {}", Chain(&error));
                     }

@@ -398,9 +398,9 @@ fn every_endpoint_is_documented_with_its_parameters() {
         assert!(page.text.contains(&format!("{}`", &found[1])), "{} is missing", &found[1]);
     }
     assert!(routes > 8, "{routes}");
-    let source = ["audit", "jobs", "logs", "runs"]
+    let source = ["audit", "jobs", "logs", "runners", "runs"]
         .map(|file| fs::read_to_string(Path::new(ROOT).join(format!("src/http/{file}.rs"))).unwrap());
-    let accepted = Regex::new(r"Params::of\(&uri, &\[([^\]]*)\]\)").unwrap();
+    let accepted = Regex::new(r"Params::of\(\s*&uri,\s*&\[([^\]]*)\]").unwrap();
     let rows: BTreeSet<String> =
         code_in(&page.text.lines().filter(|line| line.starts_with('|')).collect::<Vec<_>>().join("\n"))
             .into_iter()

@@ -7,6 +7,9 @@
 //!
 //! Absent: how a source is read.
 
+mod answers;
+mod rounds;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +17,8 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub use self::answers::{Error as AskError, SourceStatus};
+pub use self::rounds::{Rounds, Runners};
 use crate::alerts::{Alerts, Event, SourceEvent, Told, WatchedSource};
 use crate::config::{GitHubScope, GitLabScope, RunnerList, RunnerSource};
 use crate::runners::poller::{Pace, Trigger};
@@ -21,6 +26,7 @@ use crate::runners::transitions::{Fleet, Known, Options, Outcome, evaluate, sile
 use crate::runners::uptime::later;
 use crate::runners::{Poll, PollError, Provider, Seen, SourceName};
 use crate::store::{Error, Heard, Recorded, SourceRecord, Store};
+pub use crate::store::{RunnerFilter as Filter, RunnerRecord as Record};
 use crate::telemetry::Chain;
 
 /// So many intervals without a list, and nothing is known any more.

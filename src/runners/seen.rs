@@ -14,6 +14,9 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// All services.
+    pub const ALL: [Self; 2] = [Self::GitHub, Self::GitLab];
+
     /// The word of the API and of the history: `github` or `gitlab`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -26,7 +29,7 @@ impl Provider {
     /// The provider of [`Provider::as_str`].
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::GitHub, Self::GitLab].into_iter().find(|provider| provider.as_str() == word)
+        Self::ALL.into_iter().find(|provider| provider.as_str() == word)
     }
 }
 
@@ -78,7 +81,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 6] =
+    /// All kinds.
+    pub const ALL: [Self; 6] =
         [Self::Repository, Self::Organization, Self::Enterprise, Self::Instance, Self::Group, Self::Project];
 
     /// The word of the API and of the history, such as `organization`.

@@ -22,7 +22,8 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [Self; 4] = [Self::Online, Self::Offline, Self::Unknown, Self::Removed];
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Online, Self::Offline, Self::Unknown, Self::Removed];
 
     /// The state that a service tells of.
     #[must_use]

@@ -7,6 +7,12 @@ mod day;
 #[expect(dead_code, reason = "these tests need only a part of it")]
 mod hook;
 #[cfg(test)]
+mod rounds;
+#[cfg(test)]
 mod rows;
+#[cfg(test)]
+#[path = "../support/fleet/mod.rs"]
+#[expect(dead_code, reason = "these tests need only a part of what it can do")]
+mod service;
 #[cfg(test)]
 mod support;

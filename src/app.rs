@@ -17,7 +17,7 @@ use crate::alerts::{self, Alerts};
 use crate::archive::{self, Archive};
 use crate::audit::{self, Audit};
 use crate::auth::Keyring;
-use crate::config::{self, Listen, Settings};
+use crate::config::{self, AlertEvent, Listen, Settings};
 use crate::fleet::Runners;
 use crate::http::serve::{Bounds, Listener};
 use crate::http::{self, Following, Gate};
@@ -42,6 +42,8 @@ const HISTORY_RETRY: Duration = Duration::from_secs(5);
 const ARCHIVE: &str = "logs";
 /// The pause between two attempts to archive a log for which there was no room.
 const ARCHIVE_RETRY: Duration = Duration::from_secs(30);
+/// Events that may be configured and that nothing here tells of.
+const UNTOLD: [AlertEvent; 2] = [AlertEvent::JobFailed, AlertEvent::JobLost];
 /// How long systemd's state is waited for before the bridge answers without it, not ready.
 const FIRST_READING: Duration = Duration::from_secs(5);
 /// How long a request waits for a systemd that is away: executing itself anew takes it a tenth of a second.
@@ -84,6 +86,9 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let tokens = Tokens::new(&settings.tokens_file, keyring, audit.clone());
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let alerts = Alerts::load(&settings.alerts)?;
+    for alert in settings.alerts.iter().filter(|alert| UNTOLD.iter().any(|event| alert.events.contains(event))) {
+        log::warn!("the alert `{}` is never told of `job.failed` and `job.lost` by this version", alert.name);
+    }
     let (runners, rounds) = Runners::new(&settings.runners, alerts, credentials.as_deref())?;
     let listeners = listen(&settings.listen).await?;
     let journal = Journal::of_host()?;

@@ -13,19 +13,22 @@ use tokio::sync::oneshot;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
+use crate::alerts::{self, Alerts};
 use crate::archive::{self, Archive};
 use crate::audit::{self, Audit};
 use crate::auth::Keyring;
-use crate::config::{self, Listen, Settings};
+use crate::config::{self, AlertEvent, Listen, Settings};
 use crate::credentials;
+use crate::fleet::Runners;
 use crate::http::serve::{Bounds, Listener};
-use crate::http::{self, Following};
+use crate::http::{self, Following, Gate};
 use crate::inputs::InputName;
 use crate::jobs::{Archiver, Jobs, Limits, Recorder, Runs};
 use crate::journal::{self, Journal};
 use crate::lifecycle::{self, StopOnDrop, Tokens};
 use crate::policy::AllowedJob;
 use crate::retention;
+use crate::runners;
 use crate::store::{Opened, Store};
 use crate::systemd::{BusAddress, Systemd};
 use crate::telemetry::Chain;
@@ -42,6 +45,8 @@ const HISTORY_RETRY: Duration = Duration::from_secs(5);
 const ARCHIVE: &str = "logs";
 /// The pause between two attempts to archive a log for which there was no room.
 const ARCHIVE_RETRY: Duration = Duration::from_secs(30);
+/// Events that may be configured and that nothing here tells of.
+const UNTOLD: [AlertEvent; 2] = [AlertEvent::JobFailed, AlertEvent::JobLost];
 /// How long systemd's state is waited for before the bridge answers without it, not ready.
 const FIRST_READING: Duration = Duration::from_secs(5);
 /// How long a request waits for a systemd that is away: executing itself anew takes it a tenth of a second.
@@ -53,6 +58,12 @@ pub enum Error {
     /// The journal of this machine cannot be found.
     #[error(transparent)]
     Journal(#[from] journal::Error),
+    /// Alerts can't be sent as they are configured.
+    #[error(transparent)]
+    Alerts(#[from] alerts::Error),
+    /// No list of runners can be read.
+    #[error("no list of runners can be read")]
+    Runners(#[from] runners::OpenError),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}; is it in use? (`listen` in the configuration)")]
     Listen {
@@ -79,6 +90,12 @@ pub enum Error {
 pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let (audit, auditor) = Audit::new();
     let tokens = Tokens::new(&settings.tokens_file, keyring, audit.clone());
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let alerts = Alerts::load(&settings.alerts)?;
+    for alert in settings.alerts.iter().filter(|alert| UNTOLD.iter().any(|event| alert.events.contains(event))) {
+        log::warn!("the alert `{}` is never told of `job.failed` and `job.lost` by this version", alert.name);
+    }
+    let (runners, rounds) = Runners::new(&settings.runners, alerts, credentials.as_deref())?;
     let listeners = listen(&settings.listen).await?;
     let journal = Journal::of_host()?;
     let policy = settings.jobs.policy;
@@ -95,6 +112,7 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let directory = settings.state_directory.join(ARCHIVE);
     let archiving = Archiving { directory, settings: settings.archive, jobs: jobs.clone(), journal };
     let archiving = tokio::spawn(archiving.keep(stop.clone()));
+    let polling = tokio::spawn(rounds.run(stop.clone()));
     let (tried, opened) = oneshot::channel();
     // What is answered at the very end is recorded too.
     let answered = CancellationToken::new();
@@ -104,21 +122,15 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
         jobs: jobs.clone(),
         systemd: systemd.clone(),
         audit: audit.clone(),
+        runners: runners.clone(),
         kept: settings.history,
     };
     let keeping = tokio::spawn(history.keep(recorder, auditor, tried, answered.clone()));
     // Runs from before this start have their ids before systemd tells of them.
     let _ = tokio::time::timeout(FIRST_READING, opened).await;
     let following = Following { most: settings.limits.max_streams, heartbeat: HEARTBEAT };
-    let router = http::router(
-        policy.clone(),
-        jobs.clone(),
-        audit,
-        tokens.keyring(),
-        settings.query_tokens,
-        following,
-        stop.clone(),
-    );
+    let gate = Gate { keyring: tokens.keyring(), query_tokens: settings.query_tokens };
+    let router = http::router(policy.clone(), jobs.clone(), audit, runners.clone(), gate, following, stop.clone());
 
     let mut tasks = vec![archiving];
     if takes_inputs {
@@ -144,13 +156,14 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     }
     lifecycle::notify(&[NotifyState::Ready]);
     log::info!("ready");
-    let stopped = lifecycle::until_asked_to_stop(&tokens).await.map_err(Error::Signals);
+    let stopped = lifecycle::until_asked_to_stop(&tokens, &runners).await.map_err(Error::Signals);
     lifecycle::notify(&[NotifyState::Stopping]);
     stop.cancel();
     let ended = |task: Result<(), JoinError>| task.unwrap_or_else(|error| log::error!("a task ended badly: {error}"));
     for task in tasks {
         ended(task.await);
     }
+    ended(polling.await);
     answered.cancel();
     ended(keeping.await);
     stopped
@@ -162,6 +175,7 @@ struct History {
     jobs: Jobs,
     systemd: Systemd,
     audit: Audit,
+    runners: Runners,
     kept: config::History,
 }
 
@@ -194,6 +208,7 @@ impl History {
                         log::error!("the history was damaged; it is now {}, and a new one begins", aside.display());
                     }
                     self.audit.take_up(store.clone());
+                    self.runners.take_up(store.clone());
                     if let Err(error) = self.jobs.take_up(store.clone()).await {
                         log::error!("the runs of the time before cannot be read: {}", Chain(&error));
                     }

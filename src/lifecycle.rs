@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Audit, Kind, Note};
 use crate::auth::Keyring;
+use crate::fleet::Runners;
 use crate::telemetry::Chain;
 
 /// How often the tokens file is looked at for a change.
@@ -25,11 +26,12 @@ pub fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Returns on SIGTERM or SIGINT; until then reloads the tokens on SIGHUP and pings the watchdog of the service manager.
+/// Returns on SIGTERM or SIGINT; until then reloads the tokens and polls the runners on SIGHUP, and pings the watchdog of
+/// the service manager.
 ///
 /// # Errors
 /// When the signals cannot be waited for.
-pub async fn until_asked_to_stop(tokens: &Tokens) -> std::io::Result<()> {
+pub async fn until_asked_to_stop(tokens: &Tokens, runners: &Runners) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -44,7 +46,10 @@ pub async fn until_asked_to_stop(tokens: &Tokens) -> std::io::Result<()> {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => tokens.reload(),
+            _ = hang_up.recv() => {
+                tokens.reload();
+                runners.poll_now();
+            }
             _ = look.tick() => tokens.reload_if_changed(),
             _ = ping.tick() => notify(&[NotifyState::Watchdog]),
         }

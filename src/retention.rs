@@ -10,6 +10,8 @@ use crate::telemetry::Chain;
 
 /// How often something is forgotten.
 const PAUSE: Duration = Duration::from_hours(1);
+/// How long messages of alerts are kept when they were sent or given up.
+const DELIVERIES: Duration = Duration::from_hours(30 * 24);
 
 /// Forgets at once and then every hour, for ever.
 pub async fn keep_to(kept: History, store: Store) {
@@ -23,6 +25,7 @@ pub async fn keep_to(kept: History, store: Store) {
 
 /// Forgets what is too old at `now`: a part at a time, so that other writes come between.
 async fn forget(kept: History, store: &Store, now: Timestamp) -> Result<(), Error> {
+    let before = |age| now.checked_sub(age).unwrap_or(Timestamp::MIN);
     let retention = Retention { age: Some(kept.max_age), runs_per_job: Some(kept.max_runs_per_job) };
     let mut runs = 0;
     loop {
@@ -33,11 +36,15 @@ async fn forget(kept: History, store: &Store, now: Timestamp) -> Result<(), Erro
         }
         runs += forgotten.len();
     }
-    let oldest = now.checked_sub(kept.audit_max_age).unwrap_or(Timestamp::MIN);
-    let entries = store.forget_audit(oldest).await?;
+    let entries = store.forget_audit(before(kept.audit_max_age)).await?;
     store.forget_expired(now).await?;
-    if runs > 0 || entries > 0 {
-        log::info!("{runs} runs and {entries} entries of the audit were forgotten, as they are too old or too many");
+    let changes = store.forget_runners(before(kept.max_age)).await?;
+    store.forget_deliveries(before(DELIVERIES)).await?;
+    if runs > 0 || entries > 0 || changes > 0 {
+        log::info!(
+            "{runs} runs, {entries} entries of the audit and {changes} changes of runners were forgotten, as they are too old or \
+             too many"
+        );
     }
     Ok(())
 }

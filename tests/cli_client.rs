@@ -459,6 +459,44 @@ fn the_audit_is_a_table_and_asks_for_what_is_wanted() {
 }
 
 #[test]
+fn runners_are_a_table_without_what_a_terminal_obeys_and_are_asked_for_as_is_wanted() {
+    let page = Answer::json(
+        200,
+        &json!({ "more": false, "after": null, "runners": [
+            { "id": RUN, "name": "::error::\u{1b}[2Jbuild", "source": "acme", "state": "offline", "busy": false, "since": "2026-11-21T10:40:02Z", "labels": ["gpu", "a\nb"] },
+            { "id": RUN, "name": "lab-1", "source": "lab", "state": "online", "busy": null, "since": "2026-11-21T10:40:02Z", "labels": [] },
+        ] }),
+    );
+    let bridge = Played::new([("GET /api/runners", page.clone()), ("GET /api/runners", page)]);
+    let done = Done::from(bridge.command(&["runners"]).output().unwrap());
+    assert_eq!(
+        done.stdout,
+        format!(
+            "STATE    NAME                SOURCE  JOB   SINCE                 ID                                    LABELS\n\
+             offline  ::error::\u{fffd}[2Jbuild  acme    idle  2026-11-21T10:40:02Z  {RUN}  gpu,a\u{fffd}b\n\
+             online   lab-1               lab           2026-11-21T10:40:02Z  {RUN}\n"
+        )
+    );
+    let options = [
+        ["--provider", "github"],
+        ["--source", "acme"],
+        ["--kind", "organization"],
+        ["--state", "offline"],
+        ["--busy", "true"],
+        ["--paused", "false"],
+        ["--label", "gpu"],
+        ["--name", "build"],
+        ["--limit", "2"],
+        ["--after", RUN],
+    ];
+    let done = bridge.run(&[&["runners", "--json"], options.concat().as_slice()].concat());
+    assert_eq!(serde_json::from_str::<Value>(&done.stdout).unwrap()["runners"][1]["name"], "lab-1");
+    let query =
+        "provider=github&source=acme&kind=organization&state=offline&busy=true&paused=false&label=gpu&name=build";
+    assert_eq!(bridge.asked(), ["GET /api/runners", &format!("GET /api/runners?{query}&limit=2&after={RUN}")]);
+}
+
+#[test]
 fn an_error_is_one_line_that_says_what_to_do() {
     let run = |url: &str, token: Option<&str>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ci-bridge"));

@@ -353,6 +353,43 @@ fn the_table_of_the_configuration_has_each_key_with_its_default() {
 }
 
 #[test]
+fn the_table_of_the_lists_of_runners_has_each_key() {
+    let page = Page::read("docs/operations.md");
+    let rows = page.table("| key of a list |");
+    let prefixes = "jobs.prefixes = [\"ci-test-\"]\n";
+    for (service, word) in [("GitHub", "github"), ("GitLab", "gitlab")] {
+        let documented: BTreeSet<_> =
+            rows.iter().filter(|row| ["both", service].contains(&row[1].as_str())).map(|row| row[0].clone()).collect();
+        // What is unknown is answered with all keys that there are.
+        let rest = if word == "github" { "organization = \"a\"" } else { "scope = \"owned\"" };
+        let text = format!("{prefixes}[[runners.{word}]]\nname = \"a\"\ntoken_file = \"/t\"\n{rest}\nqqq = 1\n");
+        let fault = Settings::parse(&text).unwrap_err().to_string();
+        let (_, known) = fault.split_once("the keys here are ").expect(&fault);
+        let known: BTreeSet<_> = known.split(", ").map(|key| key.replace(&format!("runners.{word}."), "")).collect();
+        assert_eq!(documented, known, "{service}");
+    }
+    let block = page.blocks().into_iter().find(|block| block.lines.contains(&"[[runners.github]]")).unwrap();
+    let settings = Settings::parse(&format!("{prefixes}{}\n", block.lines.join("\n"))).unwrap();
+    assert_eq!(settings.runners.len(), 3);
+}
+
+#[test]
+fn the_table_of_alerts_has_each_key() {
+    let page = Page::read("docs/operations.md");
+    let documented: BTreeSet<_> =
+        page.table("| key of an alert |").iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    let prefixes = "jobs.prefixes = [\"ci-test-\"]\n";
+    let text = format!("{prefixes}[[alerts]]\nname = \"a\"\nurl = \"https://a.example\"\nqqq = 1\n");
+    let fault = Settings::parse(&text).unwrap_err().to_string();
+    let (_, known) = fault.split_once("the keys here are ").expect(&fault);
+    let known: BTreeSet<_> = known.split(", ").map(|key| key.trim_matches('`').replace("alerts.", "")).collect();
+    assert_eq!(documented, known);
+    let block = page.blocks().into_iter().find(|block| block.lines.contains(&"[[alerts]]")).unwrap();
+    let settings = Settings::parse(&format!("{prefixes}{}\n", block.lines.join("\n"))).unwrap();
+    assert_eq!(settings.alerts.len(), 2);
+}
+
+#[test]
 fn every_endpoint_is_documented_with_its_parameters() {
     let index = fs::read_to_string(Path::new(ROOT).join("src/http/mod.rs")).unwrap();
     let page = Page::read("docs/api.md");
@@ -363,9 +400,9 @@ fn every_endpoint_is_documented_with_its_parameters() {
         assert!(page.text.contains(&format!("{}`", &found[1])), "{} is missing", &found[1]);
     }
     assert!(routes > 8, "{routes}");
-    let source = ["audit", "jobs", "logs", "runs"]
+    let source = ["audit", "jobs", "logs", "runners", "runs"]
         .map(|file| fs::read_to_string(Path::new(ROOT).join(format!("src/http/{file}.rs"))).unwrap());
-    let accepted = Regex::new(r"Params::of\(&uri, &\[([^\]]*)\]\)").unwrap();
+    let accepted = Regex::new(r"Params::of\(\s*&uri,\s*&\[([^\]]*)\]").unwrap();
     let rows: BTreeSet<String> =
         code_in(&page.text.lines().filter(|line| line.starts_with('|')).collect::<Vec<_>>().join("\n"))
             .into_iter()

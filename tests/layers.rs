@@ -14,7 +14,7 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 20] = [
+const PARTS: [Part; 23] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
@@ -23,8 +23,11 @@ const PARTS: [Part; 20] = [
     ("auth", &["config", "policy"], &IMPURE),
     ("setup", &["policy"], &IMPURE),
     ("telemetry", &[], &IMPURE),
+    ("runners", &["config", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("journal", &["invocation", "policy", "telemetry"], &IMPURE),
-    ("store", &["auth", "invocation", "policy", "run"], &["axum", "hyper", "zbus"]),
+    ("store", &["auth", "invocation", "policy", "run", "runners"], &["axum", "hyper", "zbus"]),
+    ("alerts", &["config", "policy", "run", "runners", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    ("fleet", &["alerts", "config", "runners", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),
     ("credentials", &["inputs", "policy"], &["axum", "hyper", "sqlx", "zbus"]),
     (
@@ -34,18 +37,24 @@ const PARTS: [Part; 20] = [
     ),
     ("archive", &["invocation", "journal", "policy"], &IMPURE),
     ("audit", &["auth", "policy", "run", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
-    ("http", &["audit", "auth", "config", "inputs", "jobs", "policy", "systemd", "telemetry"], &["sqlx", "zbus"]),
-    ("lifecycle", &["audit", "auth", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    (
+        "http",
+        &["audit", "auth", "config", "fleet", "inputs", "jobs", "policy", "runners", "systemd", "telemetry"],
+        &["sqlx", "zbus"],
+    ),
+    ("lifecycle", &["audit", "auth", "fleet", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("retention", &["config", "policy", "run", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     // These two put the others together.
     (
         "app",
         &[
+            "alerts",
             "archive",
             "audit",
             "auth",
             "config",
             "credentials",
+            "fleet",
             "http",
             "inputs",
             "jobs",
@@ -53,6 +62,7 @@ const PARTS: [Part; 20] = [
             "lifecycle",
             "policy",
             "retention",
+            "runners",
             "store",
             "systemd",
             "telemetry",

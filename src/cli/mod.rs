@@ -62,6 +62,7 @@ enum Command {
     Stop(client::Stop),
     Jobs(client::Jobs),
     Runs(client::Runs),
+    Runners(client::Runners),
     Audit(client::Audit),
     Generate(generate::Args),
 }
@@ -85,6 +86,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Stop(args) => client::stop(&args, &mut out).map(|()| 0),
         Command::Jobs(args) => client::jobs(&args, &mut out).map(|()| 0),
         Command::Runs(args) => client::runs(&args, &mut out).map(|()| 0),
+        Command::Runners(args) => client::runners(&args, &mut out).map(|()| 0),
         Command::Audit(args) => client::audit(&args, &mut out).map(|()| 0),
         Command::Generate(args) => generate::run(&args, &mut out).map(|()| 0),
     };

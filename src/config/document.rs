@@ -64,7 +64,13 @@ impl<'t> Document<'t> {
 
     /// The top level of the file.
     pub(crate) fn root(&self) -> Section<'_> {
-        Section { document: self, path: String::new(), place: String::new(), table: Some(self.table.get_ref()) }
+        Section {
+            document: self,
+            path: String::new(),
+            place: String::new(),
+            table: Some(self.table.get_ref()),
+            span: None,
+        }
     }
 
     /// Refuses the first key that nobody asked for. To be called when everything has been asked for.
@@ -121,6 +127,8 @@ pub(crate) struct Section<'d> {
     /// The dotted path to show, with the number of the element in a list of tables.
     place: String,
     table: Option<&'d DeTable<'d>>,
+    /// Where it begins; `None` for what is absent, and for the whole file.
+    span: Option<Range<usize>>,
 }
 
 impl<'d> Section<'d> {
@@ -144,6 +152,12 @@ impl<'d> Section<'d> {
         self.get(key).ok_or_else(|| Fault::new(format!("`{}` is missing; add `{example}`", join(&self.place, key))))
     }
 
+    /// A mistake in the table as a whole.
+    pub(crate) fn fault(&self, what: impl fmt::Display) -> Fault {
+        let line = self.span.as_ref().map(|span| line_of(self.document.text, span));
+        Fault { line, what: format!("`{}`: {what}", self.place) }
+    }
+
     /// The table `key`, which may be absent.
     pub(crate) fn section(&self, key: &str) -> Result<Self, Fault> {
         match self.get(key) {
@@ -153,6 +167,7 @@ impl<'d> Section<'d> {
                 path: join(&self.path, key),
                 place: join(&self.place, key),
                 table: None,
+                span: None,
             }),
         }
     }
@@ -264,7 +279,13 @@ impl<'d> Value<'d> {
     /// The table.
     pub(crate) fn section(&self) -> Result<Section<'d>, Fault> {
         let table = self.content.get_ref().as_table().ok_or_else(|| self.expected("a table"))?;
-        Ok(Section { document: self.document, path: self.path.clone(), place: self.place.clone(), table: Some(table) })
+        Ok(Section {
+            document: self.document,
+            path: self.path.clone(),
+            place: self.place.clone(),
+            table: Some(table),
+            span: Some(self.content.span()),
+        })
     }
 }
 

@@ -9,7 +9,8 @@ const DAY: Duration = Duration::from_hours(24);
 /// The section `[history]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
-    /// How long after its end a run is kept; the last one of a job is kept always. Default: 400 days, 1 hour to 100 years.
+    /// How long after its end a run is kept, the last one of a job always; and how long the changes of a runner, and one
+    /// that was removed. Default: 400 days, 1 hour to 100 years.
     pub max_age: Duration,
     /// How many runs of a job are kept. Default: 10,000, 1 to 1,000,000.
     pub max_runs_per_job: u32,

@@ -3,12 +3,15 @@
 //! Parsing is a function of the text; only [`Settings::load`] reads a file. A key that is not known is refused, so that
 //! a misspelt one never counts as absent. Deliberately absent: environment variables, includes and secrets.
 
+mod alerts;
+mod api_url;
 mod document;
 mod duration;
 mod history;
 mod inputs;
 mod listen;
 mod replace;
+mod runners;
 mod size;
 mod starter;
 
@@ -17,12 +20,19 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::alerts::{Alert, AlertEvent, AlertFormat, JobPattern};
+pub use self::api_url::{ApiUrl, NotAnApiUrl};
 pub use self::document::Fault;
+use self::document::Value;
 pub(crate) use self::document::{Document, Section};
 pub use self::duration::{NotADuration, parse_duration};
 pub use self::history::History;
 pub use self::listen::{Listen, ListenError};
 pub use self::replace::{Owner, replace_file};
+pub use self::runners::{
+    GitHubAccess, GitHubScope, GitLabAuth, GitLabScope, Grace, NotASourceName, RunnerList, RunnerSource, SecretPlace,
+    SourceName,
+};
 pub use self::size::{NotASize, parse_size};
 pub use self::starter::starter;
 use crate::inputs::Inputs;
@@ -114,6 +124,10 @@ pub struct Settings {
     pub jobs: Jobs,
     /// What one client or all together may use.
     pub limits: Limits,
+    /// The lists of runners that are watched, each with its own name: first those of GitHub, then those of GitLab.
+    pub runners: Vec<RunnerSource>,
+    /// Who is told when something happens, each with its own name.
+    pub alerts: Vec<Alert>,
     /// Which logs are kept when journald has deleted them.
     pub archive: Archive,
     /// How long what was is kept.
@@ -186,6 +200,8 @@ impl Settings {
         let instances_per_hour = number(&jobs, "instances_per_hour", 200, 1_000_000)?;
         let inputs = inputs::inputs(&jobs, prefixes.as_deref())?;
         let limits = limits(&root.section("limits")?)?;
+        let runners = runners::runners(&root)?;
+        let alerts = alerts::alerts(&root)?;
         let archive = archive(&root.section("archive")?)?;
         let history = History::read(&root.section("history")?)?;
 
@@ -200,6 +216,8 @@ impl Settings {
             state_directory,
             jobs: Jobs { policy: Policy::new(prefixes), instances_per_hour, inputs },
             limits,
+            runners,
+            alerts,
             archive,
             history,
         })
@@ -276,7 +294,10 @@ fn timeout(section: &Section<'_>, key: &str, default: Duration) -> Result<Durati
 }
 
 fn absolute_path(section: &Section<'_>, key: &str, default: &str) -> Result<PathBuf, Fault> {
-    let Some(value) = section.get(key) else { return Ok(default.into()) };
+    section.get(key).map_or_else(|| Ok(default.into()), |value| absolute(&value))
+}
+
+fn absolute(value: &Value<'_>) -> Result<PathBuf, Fault> {
     let path = PathBuf::from(value.text()?);
     if !path.is_absolute() {
         return Err(value.fault(format!("`{}` must start with `/`", path.display())));

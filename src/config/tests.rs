@@ -119,6 +119,8 @@ fn every_key_is_read() {
             max_queued_runs: 5,
             header_timeout: Duration::from_secs(5),
         },
+        runners: Vec::new(),
+        alerts: Vec::new(),
         archive: Archive {
             enabled: false,
             max_age: Duration::from_hours(90 * 24),

@@ -18,9 +18,11 @@ use crate::config::QueryTokens;
 
 /// What decides who may call.
 #[derive(Clone)]
-pub(super) struct Gate {
-    pub(super) keyring: Arc<ArcSwap<Keyring>>,
-    pub(super) query_tokens: QueryTokens,
+pub struct Gate {
+    /// The tokens that count at any moment.
+    pub keyring: Arc<ArcSwap<Keyring>>,
+    /// Which of them may stand in a URL.
+    pub query_tokens: QueryTokens,
 }
 
 /// A token that came as `?token=`; it was taken out of the URI before anything could log it.

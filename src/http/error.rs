@@ -7,11 +7,13 @@ use axum::http::{HeaderValue, StatusCode};
 use super::jobs::RUN_ID;
 use super::problem::Problem;
 use super::retry::NotRetried;
+use super::runners::NoSuchRunner;
 use super::runs::RunFailed;
 use super::shape;
 use super::stream::TooManyStreams;
 use crate::audit;
 use crate::auth::Denial;
+use crate::fleet;
 use crate::inputs;
 use crate::jobs;
 use crate::policy::{NameError, NotAllowed};
@@ -152,6 +154,19 @@ impl From<inputs::Error> for Problem {
             }
         };
         problem.with("input", serde_json::json!(input))
+    }
+}
+
+impl From<NoSuchRunner> for Problem {
+    fn from(_: NoSuchRunner) -> Self {
+        let detail = "there is no such runner; GET /api/runners lists those there are";
+        Self::new(StatusCode::NOT_FOUND, "no_such_runner", detail)
+    }
+}
+
+impl From<fleet::AskError> for Problem {
+    fn from(error: fleet::AskError) -> Self {
+        history(&error, "the history cannot be read; the log of ci-bridge says why".to_owned())
     }
 }
 

@@ -14,6 +14,7 @@ mod logs;
 mod params;
 mod problem;
 mod retry;
+mod runners;
 mod runs;
 pub mod serve;
 mod shape;
@@ -21,7 +22,6 @@ mod stream;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -31,14 +31,13 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 
-use self::authenticate::Gate;
+pub use self::authenticate::Gate;
 use self::edge::Edge;
 use self::problem::Problem;
 pub use self::stream::Following;
 use self::stream::Streams;
 use crate::audit::Audit;
-use crate::auth::Keyring;
-use crate::config::QueryTokens;
+use crate::fleet::Runners;
 use crate::jobs::Jobs;
 use crate::policy::{NameError, Policy};
 
@@ -51,28 +50,28 @@ struct AppState {
     policy: Arc<Policy>,
     jobs: Jobs,
     audit: Audit,
+    runners: Runners,
     streams: Streams,
     stop: CancellationToken,
 }
 
 /// The whole API.
 ///
-/// `keyring` is read anew for each request, so tokens may change while the bridge runs. When `stop` is cancelled, answers
+/// The keyring of `gate` is read anew for each request, so tokens may change while the bridge runs. When `stop` is cancelled, answers
 /// that would still take long end early. What changes something is noted in `audit`, and so is what is refused.
 pub fn router(
     policy: Policy,
     jobs: Jobs,
     audit: Audit,
-    keyring: Arc<ArcSwap<Keyring>>,
-    query_tokens: QueryTokens,
+    runners: Runners,
+    gate: Gate,
     following: Following,
     stop: CancellationToken,
 ) -> Router {
     let policy = Arc::new(policy);
-    let streams = Streams::new(following, keyring.clone(), stop.clone());
+    let streams = Streams::new(following, gate.keyring.clone(), stop.clone());
     let edge = Edge { policy: policy.clone(), audit: audit.clone() };
-    let state = AppState { policy, jobs, audit, streams, stop };
-    let gate = Gate { keyring, query_tokens };
+    let state = AppState { policy, jobs, audit, runners, streams, stop };
     let api = Router::new()
         .route("/job/{job}", post(jobs::start_job))
         .route("/job/{job}/state", get(jobs::show_state))
@@ -82,6 +81,12 @@ pub fn router(
         .route("/job/{job}/runs", get(runs::list_runs))
         .route("/jobs", get(jobs::list_jobs))
         .route("/audit", get(audit::list_entries))
+        .route("/runners", get(runners::list_runners))
+        .route("/runners/poll", post(runners::poll_runners))
+        .route("/runners/{runner}", get(runners::show_runner))
+        .route("/runners/{runner}/transitions", get(runners::list_transitions))
+        .route("/runners/{runner}/uptime", get(runners::show_uptime))
+        .route("/sources", get(runners::list_sources))
         .route("/runs/{run}", get(runs::show_run))
         .route("/runs/{run}/stop", post(runs::stop_run))
         .route("/runs/{run}/logs", get(runs::show_logs))

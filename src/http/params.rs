@@ -82,19 +82,18 @@ impl Params {
         Ok(self.choice(name, &[("true", true), ("false", false)])?.unwrap_or(false))
     }
 
-    /// A time, in microseconds since 1970.
-    fn time(&self, name: &str) -> Result<Option<u64>, Problem> {
+    /// A time since 1970.
+    pub(super) fn time(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let time = is_rfc_3339(text).then(|| text.parse::<Timestamp>().ok()).flatten();
-        let usec = time.and_then(|time| u64::try_from(time.as_microsecond()).ok());
-        usec.map(Some).ok_or_else(|| {
+        parse_time(text).map(Some).ok_or_else(|| {
             refuse(format!("`{name}` is a time since 1970 as in RFC 3339, such as 2026-11-21T10:40:02Z (a + as %2B)"))
         })
     }
 
     /// Which lines of a log are wanted.
     pub(super) fn filter(&self) -> Result<Filter, Problem> {
-        let (since_usec, until_usec) = (self.time("since")?, self.time("until")?);
+        let usec = |time: Timestamp| u64::try_from(time.as_microsecond()).unwrap_or_default();
+        let (since_usec, until_usec) = (self.time("since")?.map(usec), self.time("until")?.map(usec));
         if since_usec.zip(until_usec).is_some_and(|(since, until)| since > until) {
             return Err(refuse("`since` is not later than `until`".to_owned()));
         }
@@ -109,6 +108,12 @@ impl Params {
         let Some(text) = self.text(name) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| refuse(format!("`{name}` is the id of a run, a UUID")))
     }
+}
+
+/// A time since 1970, as in RFC 3339.
+pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
+    let time = is_rfc_3339(text).then(|| text.parse::<Timestamp>().ok()).flatten();
+    time.filter(|time| *time >= Timestamp::UNIX_EPOCH)
 }
 
 /// Whether a text has the form of a time in RFC 3339; the parser takes others as well.

@@ -13,10 +13,12 @@ use uuid::Uuid;
 
 use crate::audit;
 use crate::auth::TokenName;
-use crate::jobs::{
-    Cursor, Ended, Entry, InvocationId, JobState, ListedJob, MainExit, Origin, RunId, Source, neutralise,
-};
+use crate::fleet;
+use crate::jobs::Source as LineSource;
+use crate::jobs::{Cursor, Ended, Entry, InvocationId, JobState, ListedJob, MainExit, Origin, RunId, neutralise};
 use crate::policy::JobName;
+use crate::runners::transitions::Known;
+use crate::runners::{Kind, RunnerId};
 use crate::systemd::UnitState;
 
 /// Names of the signals that end processes, by number (`signal(7)`, all architectures that systemd's own builds use).
@@ -258,12 +260,92 @@ impl<'a> Line<'a> {
             time: i64::try_from(entry.realtime_usec()).ok().and_then(|usec| Timestamp::from_microsecond(usec).ok()),
             priority: entry.priority,
             source: match entry.source {
-                Source::Job => "job",
-                Source::Systemd => "systemd",
-                Source::Other => "system",
+                LineSource::Job => "job",
+                LineSource::Systemd => "systemd",
+                LineSource::Other => "system",
             },
             message,
             message_base64: changed.then(|| BASE64_STANDARD.encode(&entry.message)),
+        }
+    }
+}
+
+/// A runner.
+#[derive(Serialize)]
+pub(super) struct Runner<'a> {
+    id: RunnerId,
+    provider: &'static str,
+    source: &'a str,
+    external_id: &'a str,
+    name: &'a str,
+    os: Option<&'a str>,
+    labels: &'a [String],
+    kind: Option<&'static str>,
+    state: &'static str,
+    since: Timestamp,
+    busy: Option<bool>,
+    paused: Option<bool>,
+    ephemeral: Option<bool>,
+    locked: Option<bool>,
+    version: Option<&'a str>,
+    flapping: bool,
+    first_seen_at: Timestamp,
+    contacted_at: Option<Timestamp>,
+}
+
+impl<'a> Runner<'a> {
+    pub(super) fn of(runner: &'a fleet::Record) -> Self {
+        let Known { seen, entry, changes, first_seen, .. } = &runner.known;
+        Self {
+            id: runner.id,
+            provider: runner.provider.as_str(),
+            source: runner.source.as_str(),
+            external_id: seen.external_id.as_str(),
+            name: &seen.name,
+            os: seen.os.as_deref(),
+            labels: &seen.labels,
+            kind: seen.kind.map(Kind::as_str),
+            state: entry.state.as_str(),
+            since: entry.at,
+            busy: seen.busy,
+            paused: seen.paused,
+            ephemeral: seen.ephemeral,
+            locked: seen.locked,
+            version: seen.version.as_deref(),
+            flapping: changes.flapping,
+            first_seen_at: *first_seen,
+            contacted_at: seen.contacted_at,
+        }
+    }
+}
+
+/// A list of runners.
+#[derive(Serialize)]
+pub(super) struct Source<'a> {
+    name: &'a str,
+    provider: &'static str,
+    watched: bool,
+    polled_at: Option<Timestamp>,
+    read_at: Option<Timestamp>,
+    failures: u32,
+    error: Option<&'a str>,
+    unreachable: bool,
+    not_before: Option<Timestamp>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn of(source: &'a fleet::SourceStatus) -> Self {
+        let record = source.record.as_ref();
+        Self {
+            name: source.name.as_str(),
+            provider: source.provider.as_str(),
+            watched: source.watched,
+            polled_at: record.map(|record| record.polled),
+            read_at: record.and_then(|record| record.heard).map(|heard| heard.at),
+            failures: record.map_or(0, |record| record.failures),
+            error: record.and_then(|record| record.error.as_deref()),
+            unreachable: record.is_some_and(|record| record.unreachable),
+            not_before: record.and_then(|record| record.not_before),
         }
     }
 }

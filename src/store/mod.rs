@@ -1,4 +1,5 @@
-//! The history: what became of every run, who asked for what, and what must not be done twice.
+//! The history: what became of every run and every runner, who asked for what, what must not be done twice, and what is
+//! still to be told.
 //!
 //! A SQLite database, `ci-bridge.db`, in the directory of the state. One connection writes, two read; a write that was
 //! acknowledged survives the end of the process and of the power. What is recorded never goes back: a run that has
@@ -15,8 +16,10 @@ mod backup;
 mod error;
 mod files;
 mod idempotency;
+mod outbox;
 mod queue;
 mod retention;
+mod runners;
 mod runs;
 mod schema;
 mod values;
@@ -35,8 +38,10 @@ pub use self::audit::{AuditEntry, AuditFilter, AuditId, AuditRecord};
 pub use self::backup::{BackupError, backup};
 pub use self::error::Error;
 pub use self::idempotency::{Answer, Attempt, Begun};
+pub use self::outbox::{Attempted, Delivery, DeliveryFilter, DeliveryId, DeliveryRecord, DeliveryState};
 pub use self::queue::{Enqueued, Waiting};
 pub use self::retention::Retention;
+pub use self::runners::{Heard, Recorded, RunnerFilter, RunnerRecord, SourceRecord};
 pub use self::runs::{End, Log, LogPlace, Origin, Phase, Progress, Run};
 
 use self::files::Files;

@@ -7,7 +7,10 @@ use super::Error;
 use super::files::Files;
 
 /// The files in `migrations/`, in order: version, name, text. A published one never changes.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "history", include_str!("../../migrations/0001_history.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "history", include_str!("../../migrations/0001_history.sql")),
+    (2, "runners", include_str!("../../migrations/0002_runners.sql")),
+];
 
 /// The oldest SQLite in which a reset of the write-ahead log can't damage the database.
 ///
@@ -78,7 +81,7 @@ mod tests {
     use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
     use super::*;
-    use crate::store::{AuditFilter, Store};
+    use crate::store::{AuditFilter, DeliveryFilter, RunnerFilter, Store};
 
     /// A folder of the project.
     fn folder(name: &str) -> std::path::PathBuf {
@@ -140,5 +143,11 @@ mod tests {
         assert_eq!(store.audit(None, 100, &AuditFilter::default()).await.unwrap().len(), 2);
         let now = jiff::Timestamp::from_second(1_767_225_600).unwrap();
         assert_eq!(store.forget_expired(now + std::time::Duration::from_hours(48)).await.unwrap(), 2);
+        assert_eq!(store.sources().await.unwrap().len(), 2);
+        let runners = store.runners(&RunnerFilter::default(), None, 100).await.unwrap();
+        assert_eq!(runners.len(), 1);
+        assert_eq!(store.runner_history(runners[0].id, None, 100).await.unwrap().len(), 2);
+        assert_eq!(store.deliveries(DeliveryFilter::All, None, 100).await.unwrap().len(), 4);
+        assert_eq!(store.due("ops", jiff::Timestamp::MAX, 100).await.unwrap().len(), 1);
     }
 }

@@ -19,6 +19,11 @@ pub(super) fn micros_of(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// The span of time of that many microseconds.
+pub(super) fn span(row: &SqliteRow, column: &str) -> sqlx::Result<Duration> {
+    u64::try_from(row.try_get::<i64, _>(column)?).map(Duration::from_micros).map_err(foreign)
+}
+
 /// A row that the bridge did not write.
 pub(super) fn foreign(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> sqlx::Error {
     sqlx::Error::Decode(reason.into())

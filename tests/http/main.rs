@@ -7,6 +7,9 @@
 
 #[path = "../support/bridge.rs"]
 mod bridge;
+#[path = "../support/fleet/mod.rs"]
+#[expect(dead_code, reason = "these tests need only a part of what it can do")]
+mod fleet;
 #[path = "../support/journal.rs"]
 mod journal;
 #[path = "../support/logged.rs"]
@@ -31,6 +34,7 @@ mod params;
 mod paths;
 mod queue;
 mod retries;
+mod runners;
 mod runs;
 mod starts;
 mod states;

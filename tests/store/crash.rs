@@ -7,9 +7,14 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use ci_bridge::run::RunId;
-use ci_bridge::store::{AuditFilter, Enqueued, PAGE, Phase, Progress, Run, Store};
+use ci_bridge::runners::RunnerId;
+use ci_bridge::runners::uptime::State;
+use ci_bridge::store::{AuditFilter, DeliveryFilter, Enqueued, PAGE, Phase, Progress, Run, Store};
 
-use crate::support::{DIRECTORY, Disk, Home, entry, must, open, queued, running, same_test, success};
+use crate::support::{
+    DIRECTORY, Disk, Home, became, delivery, entry, heard, known, must, open, queued, recorded, running, same_test,
+    seen, source, success,
+};
 
 /// Tasks that write at the same time.
 const WRITERS: i64 = 8;
@@ -20,13 +25,15 @@ struct Acknowledged {
     ended: Vec<RunId>,
     queued: Vec<RunId>,
     audited: usize,
+    polls: i64,
 }
 
 /// Writes until it is killed, and tells of each write when it is acknowledged.
 async fn write(directory: &Path) {
     let store = open(directory).await;
+    let polls = tokio::spawn(poll_on(store.clone()));
     let writers = (0..WRITERS).map(|writer| tokio::spawn(write_on(store.clone(), writer)));
-    futures_util::future::join_all(writers).await;
+    futures_util::future::join_all(writers.chain([polls])).await;
 }
 
 async fn write_on(store: Store, writer: i64) {
@@ -46,6 +53,21 @@ async fn write_on(store: Store, writer: i64) {
     }
 }
 
+/// Records polls of a source whose only runner has another state each time, which is to be told.
+async fn poll_on(store: Store) {
+    let fleet = store.fleet(&source("acme")).await.unwrap();
+    let mut runner = fleet.into_values().next().unwrap_or_else(|| known(0, seen("1", Some(true))));
+    loop {
+        let number = runner.entry.at.as_second() + 1;
+        let state = if number % 2 == 0 { State::Online } else { State::Offline };
+        runner = became(&runner, number, state);
+        let mut poll = recorded(heard("acme", number), std::slice::from_ref(&runner));
+        poll.deliveries.push(delivery("ops", "1", number));
+        store.record_poll(poll).await.unwrap();
+        println!("\npoll {number}");
+    }
+}
+
 /// Starts a test once more, has it write until it has told of `count` writes, and calls `end` to end it.
 fn interrupt(test: &str, directory: &Path, count: usize, end: impl Fn(&mut Child)) -> Acknowledged {
     let mut child = same_test(&env::current_exe().unwrap(), test, directory).stdout(Stdio::piped()).spawn().unwrap();
@@ -58,6 +80,7 @@ fn interrupt(test: &str, directory: &Path, count: usize, end: impl Fn(&mut Child
             (Some("ended"), Some(Ok(run))) => told.ended.push(run),
             (Some("queued"), Some(Ok(run))) => told.queued.push(run),
             (Some("audited"), None) => told.audited += 1,
+            (Some("poll"), _) => told.polls = line[5..].parse().unwrap(),
             _ => continue,
         }
         seen += 1;
@@ -85,6 +108,32 @@ async fn assert_kept(told: &Acknowledged, store: &Store) {
         audited += page.len();
     }
     assert!(audited >= told.audited, "{audited} of {} entries are there", told.audited);
+    assert_polls_kept(told.polls, store).await;
+}
+
+/// Each poll is there as a whole: the time of the source, the runner, its history, and what is to be told.
+async fn assert_polls_kept(polls: i64, store: &Store) {
+    let heard = store.source(&source("acme")).await.unwrap().and_then(|source| source.heard).unwrap();
+    let last = heard.at.as_second();
+    assert!(last >= polls, "{last} of {polls} polls are there");
+    let runner = store.fleet(&source("acme")).await.unwrap().into_values().next().unwrap();
+    assert_eq!(runner.entry.at, heard.at);
+    let (mut entries, mut before) = (0, None);
+    loop {
+        let page =
+            store.runner_history(RunnerId::of(&source("acme"), &runner.seen.external_id), before, PAGE).await.unwrap();
+        let Some(oldest) = page.last() else { break };
+        before = Some(oldest.at);
+        entries += page.len();
+    }
+    let (mut deliveries, mut before) = (0, None);
+    loop {
+        let page = store.deliveries(DeliveryFilter::All, before, PAGE).await.unwrap();
+        let Some(oldest) = page.last() else { break };
+        before = Some(oldest.id);
+        deliveries += page.len();
+    }
+    assert_eq!((entries, deliveries), (usize::try_from(last).unwrap(), usize::try_from(last).unwrap()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,11 +150,12 @@ async fn what_was_acknowledged_survives_a_kill() {
         all.ended.extend(told.ended);
         all.queued.extend(told.queued);
         all.audited += told.audited;
+        all.polls = all.polls.max(told.polls);
         let store = home.open().await;
         assert_kept(&all, &store).await;
         store.close().await.unwrap();
     }
-    assert!(all.ended.len() > 100 && !all.queued.is_empty(), "it was killed before it wrote much");
+    assert!(all.ended.len() > 100 && !all.queued.is_empty() && all.polls > 10, "it was killed before it wrote much");
 }
 
 /// The disk is a file. What the file system still has in memory is not in it, so a copy of the file is what a disk

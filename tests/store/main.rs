@@ -11,9 +11,13 @@ mod damage;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod idempotency;
 #[cfg(test)]
 mod opening;
+#[cfg(test)]
+mod outbox;
 #[cfg(test)]
 mod queue;
 #[cfg(test)]

@@ -7,7 +7,12 @@ use std::process::Command;
 use ci_bridge::invocation::{InvocationId, MainExit};
 use ci_bridge::policy::JobName;
 use ci_bridge::run::{RunId, RunResult};
-use ci_bridge::store::{AuditEntry, End, Log, LogPlace, Origin, Phase, Progress, Run, Store};
+use ci_bridge::runners::transitions::{Changes, Known};
+use ci_bridge::runners::uptime::{Entry, State};
+use ci_bridge::runners::{ExternalId, Kind, Provider, Seen, SourceName};
+use ci_bridge::store::{
+    AuditEntry, Delivery, End, Heard, Log, LogPlace, Origin, Phase, Progress, Recorded, Run, SourceRecord, Store,
+};
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, SqliteConnection};
@@ -187,4 +192,76 @@ pub(crate) fn entry(seconds: i64) -> AuditEntry {
 
 pub(crate) fn ids(runs: &[Run]) -> Vec<RunId> {
     runs.iter().map(|run| run.id).collect()
+}
+
+pub(crate) fn source(name: &str) -> SourceName {
+    name.parse().unwrap()
+}
+
+/// A source that was polled `seconds` after 1970 and told of all its runners, for a minute.
+pub(crate) fn heard(name: &str, seconds: i64) -> SourceRecord {
+    SourceRecord {
+        name: source(name),
+        provider: if name == "lab" { Provider::GitLab } else { Provider::GitHub },
+        polled: at(seconds),
+        heard: Some(Heard { at: at(seconds), until: at(seconds + 60) }),
+        failures: 0,
+        error: None,
+        unreachable: false,
+        not_before: None,
+    }
+}
+
+/// A runner that a source tells of.
+pub(crate) fn seen(id: &str, online: Option<bool>) -> Seen {
+    Seen {
+        external_id: ExternalId::new(id),
+        name: format!("Build-{id}"),
+        os: Some("linux".to_owned()),
+        labels: vec!["self-hosted".to_owned(), format!("only-{id}")],
+        online,
+        status: "idle".to_owned(),
+        busy: Some(false),
+        paused: None,
+        ephemeral: Some(false),
+        version: Some("2.330.0".to_owned()),
+        kind: Some(Kind::Organization),
+        contacted_at: Some(at(7)),
+        locked: None,
+    }
+}
+
+/// Such a runner that was seen for the first time.
+pub(crate) fn known(seconds: i64, seen: Seen) -> Known {
+    Known {
+        first_seen: at(seconds),
+        confirmed: seen.online,
+        differing: 0,
+        differing_since: None,
+        missing: false,
+        changes: Changes::default(),
+        entry: Entry::first(at(seconds), State::told(seen.online)),
+        seen,
+    }
+}
+
+/// What is known of a runner when it has become `state`.
+pub(crate) fn became(known: &Known, seconds: i64, state: State) -> Known {
+    Known { entry: known.entry.next(at(seconds), state).unwrap(), ..known.clone() }
+}
+
+pub(crate) fn recorded(source: SourceRecord, changed: &[Known]) -> Recorded {
+    Recorded { source, changed: changed.to_vec(), deliveries: Vec::new() }
+}
+
+pub(crate) fn delivery(alert: &str, subject: &str, seconds: i64) -> Delivery {
+    Delivery {
+        event: Uuid::now_v7(),
+        alert: alert.to_owned(),
+        kind: "runner.offline".to_owned(),
+        subject: subject.to_owned(),
+        at: at(seconds),
+        content_type: "application/json".to_owned(),
+        body: format!("{{\"at\":{seconds}}}").into_bytes(),
+    }
 }

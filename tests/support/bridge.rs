@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ci_bridge::alerts::Alerts;
 use ci_bridge::archive::{Archive, Limits};
 use ci_bridge::audit::Audit;
 use ci_bridge::auth::{Access, Keyring, Token, TokenHash};
-use ci_bridge::config::QueryTokens;
-use ci_bridge::http::Following;
+use ci_bridge::config::{QueryTokens, RunnerSource};
+use ci_bridge::fleet::Runners;
 use ci_bridge::http::serve::{Bounds, Listener, serve};
+use ci_bridge::http::{Following, Gate};
 use ci_bridge::inputs::Inputs;
 use ci_bridge::jobs::{Archiver, Jobs, Limits as JobLimits, Runs};
 use ci_bridge::journal::Journal;
@@ -113,6 +115,8 @@ pub(crate) struct Setup {
     pub(crate) history: bool,
     /// How many logs of a job are archived; `None` if none are.
     pub(crate) archived: Option<NonZeroUsize>,
+    /// The lists of runners that are watched.
+    pub(crate) runners: Vec<RunnerSource>,
 }
 
 impl Default for Setup {
@@ -130,6 +134,7 @@ impl Default for Setup {
             journal: crate::journal::FOREIGN_ENTRY.to_owned(),
             history: true,
             archived: None,
+            runners: Vec::new(),
         }
     }
 }
@@ -190,9 +195,11 @@ impl Bridge {
         let archived_from = files.clone();
         let (jobs, recorder) = Jobs::new(runs, view.clone(), files, limits, setup.inputs);
         let (audit, auditor) = Audit::new();
+        let (runners, rounds) = Runners::new(&setup.runners, Alerts::default(), None).unwrap();
         if setup.history {
             let store = Store::open(state.path()).await.unwrap().store;
             audit.take_up(store.clone());
+            runners.take_up(store.clone());
             jobs.take_up(store).await.unwrap();
         }
         let stop = CancellationToken::new();
@@ -203,15 +210,20 @@ impl Bridge {
         let (recording, last, stopped) = (jobs.clone(), CancellationToken::new(), stop.clone());
         let told = last.clone();
         tokio::spawn(async move {
-            tokio::join!(archiving.run(stopped.clone()), recording.record_logs(news), stopped.cancelled());
+            tokio::join!(
+                archiving.run(stopped.clone()),
+                rounds.run(stopped.clone()),
+                recording.record_logs(news),
+                stopped.cancelled()
+            );
             told.cancel();
         });
         let router = ci_bridge::http::router(
             policy,
             jobs.clone(),
             audit,
-            keyring.clone(),
-            setup.query_tokens,
+            runners,
+            Gate { keyring: keyring.clone(), query_tokens: setup.query_tokens },
             setup.following,
             stop.clone(),
         );

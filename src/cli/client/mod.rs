@@ -6,6 +6,7 @@ mod audit;
 mod bridge;
 mod follow;
 mod run;
+mod runners;
 mod sse;
 
 use std::io::Write;
@@ -21,6 +22,8 @@ pub(super) use self::audit::run as audit;
 use self::bridge::{Bridge, Server, Target};
 use self::follow::{Event, Following};
 pub(super) use self::run::Args as Run;
+pub(super) use self::runners::Args as Runners;
+pub(super) use self::runners::run as runners;
 
 /// Show whether a job runs and how its last run ended
 #[derive(Debug, clap::Args)]

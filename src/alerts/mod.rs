@@ -1,0 +1,127 @@
+//! Alerts: what happened is told to those who want to know, at least once each.
+//!
+//! [`Alerts::deliveries`] makes of an event what is to be sent, when it happens: so it is the same however often it is
+//! sent, and goes to the disk together with what it tells of. A [`Courier`] for each target sends it.
+//!
+//! Everything that comes from outside (names, labels, words of services) is made harmless for the format that it goes
+//! into. Absent: what happened, and when somebody is told again; and any word about the address of a target, because
+//! who knows it can often write to it.
+
+mod courier;
+mod event;
+mod format;
+mod guard;
+mod signature;
+mod template;
+
+use std::path::PathBuf;
+
+pub use self::courier::{Courier, Round};
+pub use self::event::{Event, JobEvent, SourceEvent, Told, WatchedSource};
+
+use self::format::Form;
+use self::signature::Secret;
+use crate::config::{Alert, JobPattern};
+use crate::store::Delivery;
+
+/// Alerts can't be sent as they are configured.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file that an alert needs can't be read.
+    #[error("the alert `{alert}` needs {}, which cannot be read", path.display())]
+    Read {
+        /// The name of the alert.
+        alert: String,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A secret that is none.
+    #[error("the alert `{alert}` has no usable secret in {}: {reason}", path.display())]
+    Secret {
+        /// The name of the alert.
+        alert: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A template that can't be used.
+    #[error("the alert `{alert}` has a template with a mistake: {}", path.display())]
+    Template {
+        /// The name of the alert.
+        alert: String,
+        /// The file.
+        path: PathBuf,
+        /// The mistake.
+        source: minijinja::Error,
+    },
+    /// No connections can be made at all.
+    #[error("cannot prepare connections for alerts")]
+    Client(#[source] reqwest::Error),
+}
+
+/// A target, with what it takes to write to it.
+struct Target {
+    alert: Alert,
+    form: Form,
+    secret: Option<Secret>,
+}
+
+/// All alerts that are configured.
+#[derive(Default)]
+pub struct Alerts {
+    targets: Vec<std::sync::Arc<Target>>,
+}
+
+impl Alerts {
+    /// Reads what the alerts need: secrets and templates.
+    ///
+    /// # Errors
+    /// [`Error`] for the first that can't be used.
+    pub fn load(alerts: &[Alert]) -> Result<Self, Error> {
+        let targets = alerts.iter().map(|alert| {
+            let secret = alert.secret_file.as_deref().map(|path| Secret::read(alert, path)).transpose()?;
+            Ok(Target { form: Form::load(alert)?, secret, alert: alert.clone() }.into())
+        });
+        Ok(Self { targets: targets.collect::<Result<_, Error>>()? })
+    }
+
+    /// The names of the alerts.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        self.targets.iter().map(|target| target.alert.name.as_str()).collect()
+    }
+
+    /// What is to be sent because of an event, to all who want to know.
+    #[must_use]
+    pub fn deliveries(&self, event: &Event) -> Vec<Delivery> {
+        let wanting = self.targets.iter().filter(|target| target.wants(event));
+        wanting.map(|target| target.delivery(event)).collect()
+    }
+}
+
+impl Target {
+    fn wants(&self, event: &Event) -> bool {
+        let job = event.told.job();
+        let of_job = |job: &str| self.alert.jobs.iter().any(|pattern: &JobPattern| pattern.matches(job));
+        self.alert.events.contains(&event.told.event()) && job.is_none_or(of_job)
+    }
+
+    fn delivery(&self, event: &Event) -> Delivery {
+        let rendered = self.form.render(event);
+        if let Some(fault) = rendered.fault {
+            log::error!("the alert `{}` sends plain JSON, because its template failed: {fault}", self.alert.name);
+        }
+        Delivery {
+            event: event.id,
+            alert: self.alert.name.clone(),
+            kind: event.told.event().kind().to_owned(),
+            subject: event.told.subject(),
+            at: event.at,
+            content_type: rendered.content_type,
+            body: rendered.body,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The fleet in a running bridge: every source is polled, every alert is told, until the bridge ends.
+//!
+//! The history may be opened late. Until it is, nothing is polled and nothing told: what can't be recorded has not happened.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Watch, Watched, retire_sources_but};
+use crate::alerts::Alerts;
+use crate::config::RunnerSource;
+use crate::runners::poller::Trigger;
+use crate::runners::{OpenError, Provider, Source, SourceName};
+use crate::store::{Error, Store};
+use crate::telemetry::Chain;
+
+/// The pause between two attempts to read what is recorded of a source.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
+
+/// The runners of all sources; cheap to clone.
+#[derive(Clone)]
+pub struct Runners(Arc<Shared>);
+
+struct Shared {
+    sources: Vec<(SourceName, Provider, Trigger)>,
+    /// For the couriers: there is something to be sent.
+    wake: Arc<Notify>,
+    store: watch::Sender<Option<Store>>,
+}
+
+/// What polls the sources of [`Runners`], and tells of what happens.
+pub struct Rounds {
+    runners: Runners,
+    sources: Vec<Round>,
+    alerts: Arc<Alerts>,
+}
+
+struct Round {
+    watched: Watched,
+    source: Source,
+    trigger: Trigger,
+}
+
+impl Runners {
+    /// The runners of these sources. Without running [`Rounds`] they are never polled.
+    ///
+    /// `credentials` is the directory with systemd's credentials, `$CREDENTIALS_DIRECTORY` (systemd.exec(5)).
+    ///
+    /// # Errors
+    /// [`OpenError`] if no source can ever be read.
+    pub fn new(
+        sources: &[RunnerSource],
+        alerts: Alerts,
+        credentials: Option<&Path>,
+    ) -> Result<(Self, Rounds), OpenError> {
+        let rounds = sources.iter().map(|source| {
+            let (watched, trigger) = (Watched::of(source), Trigger::default());
+            Ok(Round { watched, source: Source::open(source, credentials)?, trigger })
+        });
+        let sources = rounds.collect::<Result<Vec<_>, OpenError>>()?;
+        let asked = sources
+            .iter()
+            .map(|Round { watched, trigger, .. }| (watched.name.clone(), watched.provider, trigger.clone()));
+        let asked = asked.collect();
+        let runners = Self(Arc::new(Shared { sources: asked, wake: Arc::default(), store: watch::channel(None).0 }));
+        Ok((runners.clone(), Rounds { runners, sources, alerts: Arc::new(alerts) }))
+    }
+
+    /// Has everything be kept in `store` from now on.
+    pub fn take_up(&self, store: Store) {
+        self.0.store.send_replace(Some(store));
+    }
+
+    /// Has all sources be polled now, as far as the limits of their services allow it.
+    pub fn poll_now(&self) {
+        self.0.sources.iter().for_each(|(_, _, trigger)| trigger.pull());
+    }
+
+    /// The names of the sources that are polled, and their services.
+    pub fn configured(&self) -> impl Iterator<Item = (&SourceName, Provider)> {
+        self.0.sources.iter().map(|(name, provider, _)| (name, *provider))
+    }
+
+    /// The history, as soon as it is open.
+    pub(super) fn opened(&self) -> Option<Store> {
+        self.0.store.borrow().clone()
+    }
+}
+
+impl Rounds {
+    /// Polls and tells from the moment on in which there is a store, until `stop`. The store may be closed after that.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { runners, sources, alerts } = self;
+        let mut opened = runners.0.store.subscribe();
+        let store = match stop.run_until_cancelled(opened.wait_for(Option::is_some)).await {
+            Some(Ok(store)) => store.clone(),
+            Some(Err(_)) | None => None,
+        };
+        let Some(store) = store else { return };
+        let names: Vec<_> = sources.iter().map(|round| &round.watched.name).collect();
+        if let Err(error) = settle(&names, &alerts, &store).await {
+            log::error!("what is configured no longer is still in the history: {}", Chain(&error));
+        }
+        let mut tasks = JoinSet::new();
+        match alerts.couriers(&store) {
+            Ok(couriers) => couriers.into_iter().for_each(|courier| {
+                tasks.spawn(courier.run(runners.0.wake.clone(), stop.clone()));
+            }),
+            Err(error) => log::error!("alerts are kept and not sent: {}", Chain(&error)),
+        }
+        for round in sources {
+            tasks.spawn(round.run(store.clone(), alerts.clone(), runners.0.wake.clone(), stop.clone()));
+        }
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                log::error!("a task ended badly: {error}");
+            }
+        }
+    }
+}
+
+impl Round {
+    async fn run(self, store: Store, alerts: Arc<Alerts>, wake: Arc<Notify>, stop: CancellationToken) {
+        let Self { watched, mut source, trigger } = self;
+        let Some(watch) = stop.run_until_cancelled(open(watched, &store)).await else { return };
+        watch.run(async move || source.poll().await, alerts, wake, trigger, stop).await;
+    }
+}
+
+/// Goes on with what is recorded of a source, as soon as that can be read.
+async fn open(watched: Watched, store: &Store) -> Watch {
+    loop {
+        match Watch::open(watched.clone(), store).await {
+            Ok(watch) => return watch,
+            Err(error) => log::error!("the runners of `{}` are not watched: {}", watched.name, Chain(&error)),
+        }
+        tokio::time::sleep(STORE_PAUSE).await;
+    }
+}
+
+/// Ends what concerns sources and alerts that are no longer configured.
+async fn settle(sources: &[&SourceName], alerts: &Alerts, store: &Store) -> Result<(), Error> {
+    retire_sources_but(sources, store).await?;
+    let buried = store.bury_deliveries_but(&alerts.names(), Timestamp::now()).await?;
+    if buried > 0 {
+        log::warn!("{buried} messages are never sent, because their alerts are no longer configured");
+    }
+    Ok(())
+}

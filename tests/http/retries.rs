@@ -130,7 +130,12 @@ async fn a_request_that_was_never_answered_is_answered_by_the_next_bridge() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_systemd_never_replies_to_is_the_run_that_it_began() {
     let bridge = Bridge::new(vec![Unit::job(JOB)]).await;
-    bridge.systemd.act(|machine| machine.forget_reply()).await;
+    bridge
+        .systemd
+        .act(|machine| {
+            machine.forget_reply();
+        })
+        .await;
     // Takes as long as a caller has to wait: ten seconds.
     let first = start(&bridge, "k").await;
     assert_eq!((first.status, &first.json()["run"]["state"]), (202, &json!("running")));

@@ -158,7 +158,7 @@ impl Bridge {
         self.call(method, &path, &query).await
     }
 
-    async fn call(&self, method: Method, path: &[&str], query: Query<'_>) -> Result<Response, CallError> {
+    pub(super) async fn call(&self, method: Method, path: &[&str], query: Query<'_>) -> Result<Response, CallError> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("api").extend(path);

@@ -497,6 +497,40 @@ fn runners_are_a_table_without_what_a_terminal_obeys_and_are_asked_for_as_is_wan
 }
 
 #[test]
+fn alerts_are_a_table_and_one_is_sent_again_by_its_id() {
+    let page = Answer::json(
+        200,
+        &json!({ "more": false, "before": null, "alerts": [
+            { "id": 12, "at": "2026-11-21T10:40:02Z", "alert": "ops", "type": "runner.offline", "state": "dead", "attempts": 10, "error": "the answer has status 500" },
+        ] }),
+    );
+    let replayed = Answer::json(202, &json!({ "msg": "Alert is sent again", "id": 12 }));
+    let bridge = Played::new([
+        ("GET /api/alerts", page.clone()),
+        ("GET /api/alerts", page),
+        ("POST /api/alerts/12/replay", replayed),
+    ]);
+    let done = Done::from(bridge.command(&["alerts", "list"]).output().unwrap());
+    assert_eq!(
+        done.stdout,
+        "ID  AT                    ALERT  TYPE            STATE  TRIED  ERROR\n\
+         12  2026-11-21T10:40:02Z  ops    runner.offline  dead   10     the answer has status 500\n"
+    );
+    let list = ["alerts", "list", "--dead", "--limit", "2", "--before", "13", "--json"];
+    let done = Done::from(bridge.command(&list).output().unwrap());
+    assert_eq!(serde_json::from_str::<Value>(&done.stdout).unwrap()["alerts"][0]["id"], 12);
+    let done = bridge.run(&["alerts", "replay", "12"]);
+    assert_eq!((done.status, done.stdout.as_str()), (0, "message 12 is sent again\n"));
+    let query = "state=dead&limit=2&before=13";
+    let asked = ["GET /api/alerts", &format!("GET /api/alerts?{query}"), "POST /api/alerts/12/replay"];
+    assert_eq!(bridge.asked(), asked);
+
+    let refused = Answer::problem(404, "no_such_alert", "no message of this id was given up");
+    let done = Played::new([("POST /api/alerts/1/replay", refused)]).run(&["alerts", "replay", "1"]);
+    assert_eq!((done.status, done.stderr.as_str()), (1, "error: no message of this id was given up (no_such_alert)\n"));
+}
+
+#[test]
 fn an_error_is_one_line_that_says_what_to_do() {
     let run = |url: &str, token: Option<&str>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ci-bridge"));

@@ -233,7 +233,7 @@ fn every_command_line_that_is_shown_is_one_that_the_program_takes() {
                 shown += 1;
                 let rest = found.get(2).map_or("", |rest| rest.as_str());
                 let mut command = vec![&found[1]];
-                if &found[1] == "token" {
+                if ["alerts", "token"].contains(&&found[1]) {
                     command.extend(rest.split_whitespace().next());
                 }
                 let key = command.join(" ");
@@ -257,6 +257,7 @@ fn the_table_of_errors_is_the_list_of_codes() {
     let source = |file: &str| fs::read_to_string(Path::new(ROOT).join("src").join(file)).unwrap();
     let http: String = [
         "error",
+        "alerts",
         "audit",
         "authenticate",
         "body",
@@ -400,7 +401,7 @@ fn every_endpoint_is_documented_with_its_parameters() {
         assert!(page.text.contains(&format!("{}`", &found[1])), "{} is missing", &found[1]);
     }
     assert!(routes > 8, "{routes}");
-    let source = ["audit", "jobs", "logs", "runners", "runs"]
+    let source = ["alerts", "audit", "jobs", "logs", "runners", "runs"]
         .map(|file| fs::read_to_string(Path::new(ROOT).join(format!("src/http/{file}.rs"))).unwrap());
     let accepted = Regex::new(r"Params::of\(\s*&uri,\s*&\[([^\]]*)\]").unwrap();
     let rows: BTreeSet<String> =

@@ -63,6 +63,7 @@ enum Command {
     Jobs(client::Jobs),
     Runs(client::Runs),
     Runners(client::Runners),
+    Alerts(client::Alerts),
     Audit(client::Audit),
     Generate(generate::Args),
 }
@@ -87,6 +88,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Jobs(args) => client::jobs(&args, &mut out).map(|()| 0),
         Command::Runs(args) => client::runs(&args, &mut out).map(|()| 0),
         Command::Runners(args) => client::runners(&args, &mut out).map(|()| 0),
+        Command::Alerts(args) => client::alerts(&args, &mut out).map(|()| 0),
         Command::Audit(args) => client::audit(&args, &mut out).map(|()| 0),
         Command::Generate(args) => generate::run(&args, &mut out).map(|()| 0),
     };

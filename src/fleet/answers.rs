@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::Runners;
 use crate::runners::uptime::{Entry, Uptime};
 use crate::runners::{Provider, RunnerId, SourceName};
-use crate::store::{self, RunnerFilter, RunnerRecord, SourceRecord, Store};
+use crate::store::{self, DeliveryFilter, DeliveryId, DeliveryRecord, RunnerFilter, RunnerRecord, SourceRecord, Store};
 
 /// Why nothing can be told of the fleet.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +88,30 @@ impl Runners {
         }));
         sources.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(sources)
+    }
+
+    /// The messages of alerts that are asked for, newest first, at most `limit` and at most 1000; with `before` those before
+    /// that one.
+    ///
+    /// # Errors
+    /// [`Error`] if the history can't be read.
+    pub async fn deliveries(
+        &self,
+        filter: DeliveryFilter,
+        before: Option<DeliveryId>,
+        limit: u32,
+    ) -> Result<Vec<DeliveryRecord>, Error> {
+        Ok(self.store()?.deliveries(filter, before, limit).await?)
+    }
+
+    /// Has a message that was given up be sent once more, at once; `false` if there is no such.
+    ///
+    /// # Errors
+    /// [`Error`] if that can't be recorded.
+    pub async fn replay(&self, delivery: DeliveryId) -> Result<bool, Error> {
+        let replayed = self.store()?.replay(delivery, Timestamp::now()).await?;
+        self.wake_couriers();
+        Ok(replayed)
     }
 
     fn store(&self) -> Result<Store, Error> {

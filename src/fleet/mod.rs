@@ -25,6 +25,7 @@ use crate::runners::poller::{Pace, Trigger};
 use crate::runners::transitions::{Fleet, Known, Options, Outcome, evaluate, silence};
 use crate::runners::uptime::later;
 use crate::runners::{Poll, PollError, Provider, Seen, SourceName};
+pub use crate::store::{DeliveryFilter, DeliveryId, DeliveryRecord, DeliveryState};
 use crate::store::{Error, Heard, Recorded, SourceRecord, Store};
 pub use crate::store::{RunnerFilter as Filter, RunnerRecord as Record};
 use crate::telemetry::Chain;

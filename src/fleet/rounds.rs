@@ -86,6 +86,11 @@ impl Runners {
         self.0.sources.iter().map(|(name, provider, _)| (name, *provider))
     }
 
+    /// Has the couriers look for something to be sent.
+    pub(super) fn wake_couriers(&self) {
+        self.0.wake.notify_waiters();
+    }
+
     /// The history, as soon as it is open.
     pub(super) fn opened(&self) -> Option<Store> {
         self.0.store.borrow().clone()

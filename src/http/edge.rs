@@ -204,6 +204,7 @@ fn told(note: &Note) -> String {
     match (note.kind, note.outcome) {
         (Kind::Start, "accepted") => format!("{job} was started by {who}"),
         (Kind::Stop, outcome) => format!("{job} was stopped by {who}: {outcome}"),
+        (Kind::Write, "replayed") => format!("a message of an alert was replayed by {who}"),
         (Kind::Write, "polled") => format!("the lists of runners were polled by {who}"),
         (_, outcome) => format!("{job} was {outcome} by {who}"),
     }

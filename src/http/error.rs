@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode};
 
+use super::alerts::NotGivenUp;
 use super::jobs::RUN_ID;
 use super::problem::Problem;
 use super::retry::NotRetried;
@@ -161,6 +162,13 @@ impl From<NoSuchRunner> for Problem {
     fn from(_: NoSuchRunner) -> Self {
         let detail = "there is no such runner; GET /api/runners lists those there are";
         Self::new(StatusCode::NOT_FOUND, "no_such_runner", detail)
+    }
+}
+
+impl From<NotGivenUp> for Problem {
+    fn from(_: NotGivenUp) -> Self {
+        let detail = "no message of this id was given up; GET /api/alerts?state=dead lists those that were";
+        Self::new(StatusCode::NOT_FOUND, "no_such_alert", detail)
     }
 }
 

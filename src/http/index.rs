@@ -36,6 +36,8 @@ pub(super) async fn show_index() -> Json<Value> {
             endpoint("GET", "/api/runners/{runner}/uptime", "ro", "the part of a time that it was online", &["window=24h|7d|30d|FROM..TO"]),
             endpoint("POST", "/api/runners/poll", "rw", "read all lists of runners now", &[]),
             endpoint("GET", "/api/sources", "ro", "the lists of runners, and how they do", &[]),
+            endpoint("GET", "/api/alerts", "rw", "what alerts have told, newest first", &["state=all|dead", "limit", "before=ID"]),
+            endpoint("POST", "/api/alerts/{id}/replay", "rw", "send a message again that was given up", &[]),
             endpoint("GET", "/api/audit", "rw, scope audit", "what was done and refused, newest first", &["limit", "before=ID", "kind", "who", "job", "instance", "run"]),
             endpoint("GET", "/healthz", "none", "whether the process lives", &[]),
             endpoint("GET", "/readyz", "none", "whether it can do its work, or why not", &[]),

@@ -2,6 +2,7 @@
 //!
 //! Only this folder knows status codes. It knows nothing of D-Bus, of journal files or of SQL.
 
+mod alerts;
 mod audit;
 mod authenticate;
 mod body;
@@ -86,6 +87,8 @@ pub fn router(
         .route("/runners/{runner}", get(runners::show_runner))
         .route("/runners/{runner}/transitions", get(runners::list_transitions))
         .route("/runners/{runner}/uptime", get(runners::show_uptime))
+        .route("/alerts", get(alerts::list_alerts))
+        .route("/alerts/{id}/replay", post(alerts::replay_alert))
         .route("/sources", get(runners::list_sources))
         .route("/runs/{run}", get(runs::show_run))
         .route("/runs/{run}/stop", post(runs::stop_run))

@@ -152,7 +152,7 @@ fn filter(params: &Params) -> Result<Filter, Problem> {
 }
 
 /// Takes away what is beyond a page, and tells whether that was anything.
-fn shorten<T>(entries: &mut Vec<T>, limit: u32) -> bool {
+pub(super) fn shorten<T>(entries: &mut Vec<T>, limit: u32) -> bool {
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = entries.len() > most;
     entries.truncate(most);

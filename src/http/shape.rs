@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::audit;
 use crate::auth::TokenName;
-use crate::fleet;
+use crate::fleet::{self, DeliveryState};
 use crate::jobs::Source as LineSource;
 use crate::jobs::{Cursor, Ended, Entry, InvocationId, JobState, ListedJob, MainExit, Origin, RunId, neutralise};
 use crate::policy::JobName;
@@ -346,6 +346,46 @@ impl<'a> Source<'a> {
             error: record.and_then(|record| record.error.as_deref()),
             unreachable: record.is_some_and(|record| record.unreachable),
             not_before: record.and_then(|record| record.not_before),
+        }
+    }
+}
+
+/// A message of an alert.
+#[derive(Serialize)]
+pub(super) struct Message<'a> {
+    id: i64,
+    event: Uuid,
+    alert: &'a str,
+    r#type: &'a str,
+    at: Timestamp,
+    state: &'static str,
+    next_at: Option<Timestamp>,
+    settled_at: Option<Timestamp>,
+    attempts: u32,
+    status: Option<u16>,
+    error: Option<&'a str>,
+}
+
+impl<'a> Message<'a> {
+    pub(super) fn of(record: &'a fleet::DeliveryRecord) -> Self {
+        let (state, next_at, settled_at) = match record.state {
+            DeliveryState::Due(at) => ("due", Some(at), None),
+            DeliveryState::Waiting => ("waiting", None, None),
+            DeliveryState::Done(at) => ("done", None, Some(at)),
+            DeliveryState::Dead(at) => ("dead", None, Some(at)),
+        };
+        Self {
+            id: i64::from(record.id),
+            event: record.delivery.event,
+            alert: &record.delivery.alert,
+            r#type: &record.delivery.kind,
+            at: record.delivery.at,
+            state,
+            next_at,
+            settled_at,
+            attempts: record.attempts,
+            status: record.status,
+            error: record.error.as_deref(),
         }
     }
 }

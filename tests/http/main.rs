@@ -10,6 +10,9 @@ mod bridge;
 #[path = "../support/fleet/mod.rs"]
 #[expect(dead_code, reason = "these tests need only a part of what it can do")]
 mod fleet;
+#[path = "../alerts/support.rs"]
+#[expect(dead_code, reason = "these tests need only a part of what it can do")]
+mod hook;
 #[path = "../support/journal.rs"]
 mod journal;
 #[path = "../support/logged.rs"]
@@ -19,6 +22,7 @@ mod systemd1;
 #[path = "../support/wire.rs"]
 mod wire;
 
+mod alerts;
 mod archive;
 mod audit;
 mod economy;

@@ -133,7 +133,12 @@ async fn the_index_names_only_what_there_is() {
         assert_eq!(answer.status, expected, "{request}");
         let all_rights = &bridge.tokens.auditor;
         let answer = bridge.call_as(all_rights, &request).await;
-        assert!(answer.status < 300, "{request}: {answer:?}");
+        // Of these there are none here, which is another answer than that of a path that is none.
+        if ["{runner}", "{id}"].iter().any(|part| path.contains(part)) {
+            assert!(answer.status == 404 && answer.code() != "not_found", "{request}: {answer:?}");
+        } else {
+            assert!(answer.status < 300, "{request}: {answer:?}");
+        }
         // A parameter that is named there is known there.
         for parameter in endpoint["parameters"].as_array().unwrap() {
             let name = parameter.as_str().unwrap().split('=').next().unwrap();

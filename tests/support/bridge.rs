@@ -12,7 +12,7 @@ use ci_bridge::alerts::Alerts;
 use ci_bridge::archive::{Archive, Limits};
 use ci_bridge::audit::Audit;
 use ci_bridge::auth::{Access, Keyring, Token, TokenHash};
-use ci_bridge::config::{QueryTokens, RunnerSource};
+use ci_bridge::config::{Alert, QueryTokens, RunnerSource};
 use ci_bridge::fleet::Runners;
 use ci_bridge::http::serve::{Bounds, Listener, serve};
 use ci_bridge::http::{Following, Gate};
@@ -117,6 +117,8 @@ pub(crate) struct Setup {
     pub(crate) archived: Option<NonZeroUsize>,
     /// The lists of runners that are watched.
     pub(crate) runners: Vec<RunnerSource>,
+    /// Who is told of them.
+    pub(crate) alerts: Vec<Alert>,
 }
 
 impl Default for Setup {
@@ -135,6 +137,7 @@ impl Default for Setup {
             history: true,
             archived: None,
             runners: Vec::new(),
+            alerts: Vec::new(),
         }
     }
 }
@@ -195,7 +198,7 @@ impl Bridge {
         let archived_from = files.clone();
         let (jobs, recorder) = Jobs::new(runs, view.clone(), files, limits, setup.inputs);
         let (audit, auditor) = Audit::new();
-        let (runners, rounds) = Runners::new(&setup.runners, Alerts::default(), None).unwrap();
+        let (runners, rounds) = Runners::new(&setup.runners, Alerts::load(&setup.alerts).unwrap(), None).unwrap();
         if setup.history {
             let store = Store::open(state.path()).await.unwrap().store;
             audit.take_up(store.clone());

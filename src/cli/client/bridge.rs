@@ -179,7 +179,7 @@ impl Bridge {
         self.call(method, &path, &query, body).await
     }
 
-    async fn call(
+    pub(super) async fn call(
         &self,
         method: Method,
         path: &[&str],

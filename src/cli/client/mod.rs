@@ -2,6 +2,7 @@
 //!
 //! They know the API and nothing else of the bridge, so they work with one on any machine.
 
+mod alerts;
 mod audit;
 mod bridge;
 mod follow;
@@ -17,6 +18,8 @@ use base64::prelude::BASE64_STANDARD;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
+pub(super) use self::alerts::Args as Alerts;
+pub(super) use self::alerts::run as alerts;
 pub(super) use self::audit::Args as Audit;
 pub(super) use self::audit::run as audit;
 use self::bridge::{Bridge, Server, Target};
@@ -346,6 +349,11 @@ pub(super) fn runs(args: &Runs, out: &mut impl Write) -> anyhow::Result<()> {
 /// The elements of a list in an answer.
 fn rows<'a>(answer: &'a Value, list: &str) -> &'a [Value] {
     answer.get(list).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// What services say may have any character: those that a terminal obeys are replaced.
+fn plain(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
 
 /// Prints rows in columns that are as wide as they need to be.

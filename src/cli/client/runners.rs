@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::Value;
 
 use super::bridge::{Bridge, Server};
-use super::{block_on, print_table, rows};
+use super::{block_on, plain, print_table, rows};
 
 /// List the runners of GitHub and GitLab that are watched, and how they do
 #[derive(Debug, clap::Args)]
@@ -107,9 +107,4 @@ pub(in crate::cli) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<(
         rows(&answer, "runners").iter().map(row),
         out,
     )
-}
-
-/// Names and labels come from a service, with any character: those that a terminal obeys are replaced.
-fn plain(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }

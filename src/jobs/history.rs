@@ -314,10 +314,13 @@ impl Jobs {
         Ok(store.run_of_invocation(invocation).await?.and_then(|row| self.admit(row)))
     }
 
-    /// The newest run of a job in the store.
+    /// The newest run of a job in the store, but for those that wait.
     pub(super) async fn stored_latest(&self, job: &AllowedJob) -> Result<Option<Run>, store::Error> {
         let Some(store) = self.history.store() else { return Ok(None) };
-        Ok(store.history(job.name(), None, 1).await?.pop().and_then(|row| self.admit(row)))
+        let page = u32::try_from(self.queue_limit).unwrap_or(u32::MAX).saturating_add(1);
+        let rows = store.history(job.name(), None, page).await?;
+        let newest = rows.into_iter().find(|row| row.progress.phase != store::Phase::Queued);
+        Ok(newest.and_then(|row| self.admit(row)))
     }
 
     /// A run of a job that is allowed still.

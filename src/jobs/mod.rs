@@ -454,12 +454,14 @@ impl Jobs {
             Err(error) if stored.is_none() => return Err(error.into()),
             Err(_) => None,
         };
-        let Some(found) = found else { return Ok(stored.map(|run| self.registry.adopt(run))) };
+        let Some(found) = found else { return Ok(stored.map(|run| self.registry.adopt_latest(run))) };
         let is_later = |run: &Run| found.started_usec.and_then(time).is_some_and(|started| started > run.requested);
         Ok(match stored {
-            Some(run) if run.invocation == Some(found.invocation) || !is_later(&run) => Some(self.registry.adopt(run)),
+            Some(run) if run.invocation == Some(found.invocation) || !is_later(&run) => {
+                Some(self.registry.adopt_latest(run))
+            }
             _ => match self.stored_invocation(found.invocation).await? {
-                Some(run) => Some(self.registry.adopt(run)),
+                Some(run) => Some(self.registry.adopt_latest(run)),
                 None => self.registry.found(job, Some(from_journal(job, &found)), true),
             },
         })

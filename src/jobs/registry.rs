@@ -415,6 +415,14 @@ impl Registry {
         true
     }
 
+    /// Has a run from the store count as the newest of its job, unless one has come up meanwhile.
+    pub(super) fn adopt_latest(&self, run: Run) -> Record {
+        let record = self.adopt(run);
+        let (mut runs, run) = (self.lock(), record.run());
+        runs.latest.entry(run.job.unit().to_owned()).or_default().get_or_insert(run.id);
+        record
+    }
+
     /// Forgets a run that is not the newest of its job.
     pub(super) fn forget(&self, record: &Record) {
         self.lock().by_id.remove(&record.run().id);
@@ -423,7 +431,8 @@ impl Registry {
     /// Adds a run that the store has from the time before; one that is known already by its invocation gets the id and
     /// the origin that it has in the store.
     ///
-    /// It counts as the job's newest if none later is known.
+    /// One that has not ended counts as the job's newest if none later is known. Of those that have, nobody knows without
+    /// asking the journal too: somebody else may have started the job while there was no bridge.
     pub(super) fn adopt(&self, run: Run) -> Record {
         let mut runs = self.lock();
         if let Some(known) = runs.by_id.get(&run.id) {
@@ -434,8 +443,9 @@ impl Registry {
             runs.rename(&record, run);
             return record;
         }
-        let is_latest = runs.latest_of(run.job.unit()).is_none_or(|latest| latest.run().requested < run.requested);
         let is_over = run.ended().is_some();
+        let is_later = runs.latest_of(run.job.unit()).is_none_or(|latest| latest.run().requested < run.requested);
+        let is_latest = is_later && !is_over;
         let record = runs.insert(run, is_latest);
         record.offer();
         record.kept.adopted.store(true, Ordering::Relaxed);

@@ -58,6 +58,8 @@ async fn whenever_the_bridge_is_killed_no_run_is_lost_and_none_started_twice() {
         // It may find the bridge dead still from the round before.
         killing.wait().unwrap();
     }
+    // The last kill has been carried out, and the connections that it cut have been met.
+    while !bridge.try_send(Method::GET, "/readyz", "").await.is_ok_and(|answer| answer.status == 200) {}
     let restarts = bridge.bed.ok(["systemctl", "show", "--value", "--property=NRestarts", "ci-bridge"]);
     assert!(restarts.trim().parse::<usize>().unwrap() > ROUNDS / 2, "{restarts}");
     for (round, id) in runs.iter().enumerate() {

@@ -146,17 +146,12 @@ async fn a_line_arrives_while_the_job_runs_and_the_end_with_its_verdict() {
 async fn a_hundred_bursts_of_ten_thousand_lines_arrive_whole() {
     let bridge = Bridge::up();
     for _ in 0..100 {
-        let (started, mut follower) = Follower::of_start(&bridge, "ci-test-count@10000").await;
+        let (_, mut follower) = Follower::of_start(&bridge, "ci-test-count@10000").await;
         let (mut lines, end) = follower.rest().await;
-        let numbers = (1..=10_000).map(|number| format!("line {number}"));
-        if !lines.iter().cloned().eq(numbers) {
-            // journald writes an entry again that it could not bring to an end in the file before.
-            let run = started["run"]["invocation_id"].as_str().unwrap();
-            let kept = bridge.bed.ok(["journalctl", "--output=cat", &format!("_SYSTEMD_INVOCATION_ID={run}")]);
-            let at = lines.iter().zip(kept.lines()).position(|(line, kept)| line != kept);
-            assert!(lines.iter().eq(kept.lines()), "{} and {} lines, at {at:?}", lines.len(), kept.lines().count());
-            lines.dedup();
-        }
+        // journald writes an entry again that it could not bring to an end in the file before. Which of the lists of that
+        // file have it is a matter of luck, so journalctl shows it twice or not, by what it is asked for.
+        assert!(lines.len() <= 10_001, "{} lines", lines.len());
+        lines.dedup();
         assert_numbered(&lines, 1, 10_000);
         assert_eq!(end["complete"], true, "{end}");
     }
@@ -337,6 +332,13 @@ async fn what_journald_dropped_is_told_where_it_is_missing() {
                 Told::Line(_) => kept += 1,
                 Told::Gap(gap) => break Some(gap),
                 Told::End(end) => {
+                    if kept < 1001 {
+                        // It did drop lines, but could not tell any more of which unit: the process was gone.
+                        let dropped = "MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e";
+                        let told = bridge.bed.ok(["journalctl", "--output=json", "--lines=1", dropped]);
+                        assert!(!told.contains("\"OBJECT_SYSTEMD_UNIT\""), "{kept} lines; {told}; {end}");
+                        break None;
+                    }
                     assert_eq!((kept, &end["gap"], &end["complete"]), (1001, &json!(false), &json!(true)), "{end}");
                     break None;
                 }

@@ -182,6 +182,7 @@ async fn a_start_that_is_refused_leaves_its_inputs_to_nobody() {
     assert_eq!(answer.problem(), (409, "busy".to_owned()));
     assert_eq!(version(&bridge, "ci-test-a").await.unwrap(), "v1");
     bridge.systemd.end("ci-test-a", Exit::Code(0)).await;
+    bridge.until(&format!("GET {JOB}/state"), |answer| answer.json()["run_state"] == "ended").await;
 
     bridge.systemd.change("ci-test-a", |unit| unit.start = Start::Fails("failed")).await;
     assert_eq!(
@@ -204,6 +205,8 @@ async fn a_run_is_joined_only_with_the_same_inputs() {
     bridge.systemd.end("ci-test-a", Exit::Code(0)).await;
     // A run of a timer has the defaults.
     bridge.systemd.begin("ci-test-a").await;
+    let second = "02".repeat(16);
+    bridge.until(&format!("GET {JOB}/state"), |answer| answer.json()["invocation_id"] == second.as_str()).await;
     assert_eq!(join(r#"{"inputs": {"version": "v1.2"}}"#).await.problem(), (409, "busy".to_owned()));
     assert_eq!(join("").await.status, 200);
     assert_eq!(join(r#"{"inputs": {"version": "v1"}}"#).await.status, 200);

@@ -19,7 +19,7 @@ use super::params::Params;
 use super::problem::Problem;
 use super::{AppState, retry, shape};
 use crate::auth::Caller;
-use crate::jobs::{Attempt, Error, How, IfBusy, Origin, Request, Run, RunId, Start};
+use crate::jobs::{Attempt, How, IfBusy, Origin, Request, Run, RunId, Start};
 use crate::policy::{AllowedJob, JobName, NameError, NotAllowed};
 use crate::systemd::Stopped;
 
@@ -79,25 +79,14 @@ pub(super) async fn start_job(
     let attempt = key.map(|key| Attempt { token: name.clone(), key, request });
     let asked =
         Request { if_busy, origin: Origin::Token { name, request }, must_be_recorded: attempt.is_some(), inputs };
-    to_the_end(async move {
-        let jobs = state.jobs.clone();
-        let start = async { Ok(answer(&jobs.start(&job, asked).await?)) };
-        match attempt {
-            None => start.await,
-            Some(attempt) => {
-                let began = |run: &Run| answer(&Start { run: Arc::new(run.clone()), how: How::Started });
-                retry::once(&state.jobs, attempt, payload, start, began).await
-            }
+    let start = async { Ok(answer(&state.jobs.start(&job, asked).await?)) };
+    match attempt {
+        None => start.await,
+        Some(attempt) => {
+            let began = |run: &Run| answer(&Start { run: Arc::new(run.clone()), how: How::Started });
+            retry::once(&state.jobs, attempt, payload, start, began).await
         }
-    })
-    .await
-}
-
-/// Works on also after the caller has hung up: what changes something is neither left half done nor out of the log.
-pub(super) async fn to_the_end<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
-) -> Result<T, Problem> {
-    tokio::spawn(work).await.map_err(Error::Internal)?
+    }
 }
 
 fn answer(start: &Start) -> Response {
@@ -155,10 +144,9 @@ pub(super) async fn stop_job(
 ) -> Result<Response, Problem> {
     let params = Params::of(&uri, &["instance"])?;
     let job = path.admit(&params, &caller, &state)?;
-    let name = job.name().clone();
     let run = state.jobs.active(&job).map(|run| run.id);
-    let stopped = to_the_end(async move { Ok(state.jobs.stop(&job).await?) }).await?;
-    Ok(stop_answer(&name, run, stopped))
+    let stopped = state.jobs.stop(&job).await?;
+    Ok(stop_answer(job.name(), run, stopped))
 }
 
 /// The answer to a stop, which names the run that was there to be stopped.
@@ -176,7 +164,7 @@ pub(super) fn stop_answer(job: &JobName, run: Option<RunId>, stopped: Stopped) -
 }
 
 /// What a stop came to, in words.
-pub(super) fn said(stopped: Stopped) -> &'static str {
+fn said(stopped: Stopped) -> &'static str {
     match stopped {
         Stopped::Stopped => "Job stopped",
         Stopped::WasInactive => "Job was not active",

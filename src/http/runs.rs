@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::authenticate::{Reader, Writer};
-use super::jobs::{PathJob, WAIT_SECONDS, stop_answer, to_the_end, with_run};
+use super::jobs::{PathJob, WAIT_SECONDS, stop_answer, with_run};
 use super::logs::{self, Target};
 use super::params::Params;
 use super::problem::Problem;
@@ -113,9 +113,8 @@ pub(super) async fn stop_run(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?;
     let run = path.find(&caller, &state).await?;
-    let (id, job) = (run.id, run.job.clone());
-    let stopped = to_the_end(async move { Ok(state.jobs.stop_run(&job, id).await?) }).await?;
-    Ok(stop_answer(run.job.name(), Some(id), stopped))
+    let stopped = state.jobs.stop_run(&run.job, run.id).await?;
+    Ok(stop_answer(run.job.name(), Some(run.id), stopped))
 }
 
 /// `GET /api/runs/{run}/logs`

@@ -27,8 +27,8 @@ pub enum Attempted {
     Mismatch,
 }
 
-/// A request that is being carried out; to be answered, or else it is forgotten when it is dropped, so that the next
-/// attempt is new.
+/// A request that is being carried out, to be answered or released. If it is only dropped, the next attempt finds out what
+/// became of it.
 pub struct UnderWay {
     store: Store,
     attempt: Option<Attempt>,

@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::bridge::{Bridge, Server};
-use super::{block_on, plain, print_table, rows};
+use super::{block_on, fetch, plain, print_table, rows};
 
 /// List what alerts have told, and have what was given up be sent again
 ///
@@ -94,11 +94,7 @@ fn print(args: &List, out: &mut impl Write) -> anyhow::Result<()> {
     let (limit, before) = (args.limit.map(|limit| limit.to_string()), args.before.map(|before| before.to_string()));
     let params = [("state", args.dead.then_some("dead")), ("limit", limit.as_deref()), ("before", before.as_deref())];
     let query: Vec<_> = params.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    let answer = block_on(async {
-        let bridge = Bridge::new(&args.server)?;
-        let answer = bridge.get(&["alerts"], &query).await?;
-        Ok(bridge.json(answer).await?)
-    })?;
+    let answer = fetch(&args.server, &["alerts"], &query)?;
     if args.json {
         writeln!(out, "{answer}")?;
         return Ok(());

@@ -4,8 +4,8 @@ use std::io::Write;
 
 use serde_json::Value;
 
-use super::bridge::{Bridge, Server};
-use super::{block_on, print_table, rows};
+use super::bridge::Server;
+use super::{fetch, print_table, rows};
 use crate::policy::JobName;
 
 /// List what was done and refused, newest first
@@ -69,11 +69,7 @@ pub(in crate::cli) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<(
         ("run", args.run.as_deref()),
     ];
     let query: Vec<_> = params.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    let answer = block_on(async {
-        let bridge = Bridge::new(&args.server)?;
-        let answer = bridge.get(&["audit"], &query).await?;
-        Ok(bridge.json(answer).await?)
-    })?;
+    let answer = fetch(&args.server, &["audit"], &query)?;
     if args.json {
         writeln!(out, "{answer}")?;
         return Ok(());

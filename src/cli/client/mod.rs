@@ -377,11 +377,7 @@ fn print_table<const N: usize>(
 }
 
 pub(super) fn jobs(args: &Jobs, out: &mut impl Write) -> anyhow::Result<()> {
-    let answer = block_on(async {
-        let bridge = Bridge::new(&args.server)?;
-        let answer = bridge.get(&["jobs"], &[]).await?;
-        Ok(bridge.json(answer).await?)
-    })?;
+    let answer = fetch(&args.server, &["jobs"], &[])?;
     if args.json {
         writeln!(out, "{answer}")?;
         return Ok(());
@@ -392,6 +388,15 @@ pub(super) fn jobs(args: &Jobs, out: &mut impl Write) -> anyhow::Result<()> {
         [text("job").unwrap_or_default(), state, text("description").unwrap_or_default()]
     };
     print_table(["JOB", "STATE", "DESCRIPTION"], rows(&answer, "jobs").iter().map(row), out)
+}
+
+/// The JSON at a path of the API.
+fn fetch(server: &Server, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Value> {
+    block_on(async {
+        let bridge = Bridge::new(server)?;
+        let answer = bridge.get(path, query).await?;
+        Ok(bridge.json(answer).await?)
+    })
 }
 
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

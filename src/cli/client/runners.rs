@@ -4,8 +4,8 @@ use std::io::Write;
 
 use serde_json::Value;
 
-use super::bridge::{Bridge, Server};
-use super::{block_on, plain, print_table, rows};
+use super::bridge::Server;
+use super::{fetch, plain, print_table, rows};
 
 /// List the runners of GitHub and GitLab that are watched, and how they do
 #[derive(Debug, clap::Args)]
@@ -82,11 +82,7 @@ pub(in crate::cli) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<(
         ("after", args.after.as_deref()),
     ];
     let query: Vec<_> = params.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    let answer = block_on(async {
-        let bridge = Bridge::new(&args.server)?;
-        let answer = bridge.get(&["runners"], &query).await?;
-        Ok(bridge.json(answer).await?)
-    })?;
+    let answer = fetch(&args.server, &["runners"], &query)?;
     if args.json {
         writeln!(out, "{answer}")?;
         return Ok(());

@@ -81,6 +81,10 @@ struct Script {
     expected: VecDeque<(&'static str, Answer)>,
     /// What was asked: method, path and query, and the body if there is one.
     asked: Vec<String>,
+    /// The keys of the starts.
+    keys: Vec<Option<String>>,
+    /// Whether the first answer is given again and again.
+    repeats: bool,
 }
 
 /// A bridge that plays a script and fails the test if it is asked for anything else.
@@ -93,7 +97,7 @@ struct Played {
 impl Played {
     fn new(expected: impl IntoIterator<Item = (&'static str, Answer)>) -> Self {
         let runtime = Runtime::new().unwrap();
-        let script = Arc::new(Mutex::new(Script { expected: expected.into_iter().collect(), asked: Vec::new() }));
+        let script = Arc::new(Mutex::new(Script { expected: expected.into_iter().collect(), ..Script::default() }));
         let app = Router::new().fallback(answer).with_state(Arc::clone(&script));
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -138,6 +142,14 @@ async fn answer(
     let mut script = script.lock().unwrap();
     script.asked.push(format!("{method} {uri} {body}").trim_end().to_owned());
     let what = format!("{method} {}", uri.path());
+    if what == START {
+        script.keys.push(headers.get("idempotency-key").map(|key| key.to_str().unwrap().to_owned()));
+    }
+    if script.repeats
+        && let [(_, answer)] = script.expected.make_contiguous()
+    {
+        return answer.clone().into_response();
+    }
     // What stands before a stop is answered again and again until the stop comes.
     let before_stop = script.expected.get(1).is_some_and(|(next, _)| *next == STOP);
     if before_stop && what == STOP {
@@ -296,6 +308,67 @@ fn a_job_that_was_not_started_is_no_failed_job() {
 }
 
 #[test]
+fn a_start_whose_answer_was_lost_is_sent_again_with_its_key() {
+    let away = Answer { status: 502, headers: Vec::new(), body: "<html>Bad Gateway</html>".into() };
+    let in_progress = Answer::problem(409, "request_in_progress", "still being carried out");
+    let unreachable = Answer::problem(503, "systemd_unreachable", "systemd is away");
+    let log = Answer::lines([("one", "c1")]).end("success", Some(0));
+    let bridge = Played::new([
+        (START, away),
+        (START, in_progress),
+        (START, unreachable),
+        (START, Answer::started()),
+        (TAIL, log.clone()),
+    ]);
+    let done = bridge.run(&["run", "ci-test-a", "--input", "a=1"]);
+    assert_eq!((done.status, done.stdout.as_str()), (0, "one\n"), "{}", done.stderr);
+    let keys = bridge.script.lock().unwrap().keys.clone();
+    assert!(keys[0].is_some() && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+
+    // Each start is one of its own.
+    let bridge = Played::new([(START, Answer::started()), (TAIL, log)]);
+    assert_eq!(bridge.run(&["run", "ci-test-a"]).status, 0);
+    assert_ne!(bridge.script.lock().unwrap().keys[0], keys[0]);
+}
+
+#[test]
+fn a_bridge_without_its_history_is_asked_once_more_without_a_key() {
+    let no_history = || Answer::problem(503, "history_unavailable", "the history can't be written");
+    let away = Answer { status: 502, headers: Vec::new(), body: String::new() };
+    let log = Answer::lines([]).end("success", Some(0));
+    let bridge = Played::new([(START, no_history()), (START, Answer::started()), (TAIL, log)]);
+    assert_eq!(bridge.run(&["run", "ci-test-a"]).status, 0);
+    assert!(matches!(bridge.script.lock().unwrap().keys[..], [Some(_), None]));
+
+    let bridge = Played::new([(START, no_history()), (START, away)]);
+    let done = bridge.run(&["run", "ci-test-a"]);
+    assert_eq!(done.status, 125);
+    assert!(done.stderr.starts_with("error: it is unknown whether the job was started: "), "{}", done.stderr);
+}
+
+#[test]
+fn a_job_that_is_unwanted_before_it_is_started_is_stopped() {
+    let bridge = Played::new([(START, Answer::problem(503, "systemd_unreachable", "systemd is away"))]);
+    bridge.script.lock().unwrap().repeats = true;
+    let mut command = bridge.command(&["run", "ci-test-a"]).spawn().unwrap();
+    let mut said = BufReader::new(command.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.next().unwrap().contains("trying again"));
+    interrupt(&command);
+    assert!(said.next().unwrap().contains("stopping it once it is started"));
+    {
+        let mut script = bridge.script.lock().unwrap();
+        script.repeats = false;
+        script.expected = VecDeque::from([
+            (START, Answer::started()),
+            (STOP, Answer::json(200, &json!({ "msg": "Job stopped" }))),
+            (TAIL, Answer::lines([]).end("stopped", None)),
+        ]);
+    }
+    assert_eq!(command.wait().unwrap().code(), Some(130), "{:?}", said.collect::<Vec<_>>());
+    bridge.finished();
+}
+
+#[test]
 fn a_refusal_while_following_ends_it() {
     let problem = json!({ "status": 401, "code": "token_revoked", "detail": "the token was revoked" });
     for answer in [
@@ -314,8 +387,12 @@ fn interrupt_after_first_line(mut command: Command) -> (Child, BufReader<ChildSt
     let mut child = command.spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     stdout.read_line(&mut String::new()).unwrap();
-    assert!(Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap().success());
+    interrupt(&child);
     (child, stdout)
+}
+
+fn interrupt(child: &Child) {
+    assert!(Command::new("sh").args(["-c", &format!("kill -INT {}", child.id())]).status().unwrap().success());
 }
 
 #[test]
@@ -562,7 +639,7 @@ fn a_bridge_is_reached_over_its_socket() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("http.sock");
     let expected = [("GET /api/jobs", Answer::json(200, &json!({ "jobs": [] })))];
-    let script = Arc::new(Mutex::new(Script { expected: expected.into(), asked: Vec::new() }));
+    let script = Arc::new(Mutex::new(Script { expected: expected.into(), ..Script::default() }));
     let app = Router::new().fallback(answer).with_state(script);
     let listener = runtime.block_on(async { tokio::net::UnixListener::bind(&path) }).unwrap();
     runtime.spawn(async { axum::serve(listener, app).await });

@@ -22,6 +22,8 @@ const RUN: &str = "0198c0de-0000-7000-8000-000000000001";
 /// The part that the bridge plays.
 #[derive(Clone)]
 struct Part {
+    /// The answers to starts before the last; the key of each comes again in the next.
+    refusals: Vec<(u16, &'static str)>,
     start: (u16, &'static str),
     /// All that the job will have printed.
     lines: Vec<String>,
@@ -41,6 +43,7 @@ struct Part {
 impl Part {
     fn successful(lines: usize) -> Self {
         Self {
+            refusals: Vec::new(),
             start: (202, r#"{"msg":"started"}"#),
             lines: (0..lines).map(|number| format!("line {number}")).collect(),
             page: 150,
@@ -66,6 +69,8 @@ struct Bridge {
     requests: Mutex<Vec<String>>,
     /// What the starts brought: the instance and the body.
     starts: Mutex<Vec<(String, String)>>,
+    /// The keys of the starts.
+    keys: Mutex<Vec<Option<String>>>,
 }
 
 impl Bridge {
@@ -80,6 +85,12 @@ impl Bridge {
             Response::builder().status(StatusCode::from_u16(status).unwrap()).body(Body::from(body)).unwrap()
         };
         if request.method() == Method::POST {
+            let key = request.headers().get("idempotency-key").map(|key| key.to_str().unwrap().to_owned());
+            self.keys.lock().unwrap().push(key);
+            if !part.refusals.is_empty() {
+                let (status, body) = part.refusals.remove(0);
+                return respond(status, body.to_owned());
+            }
             let mut response = respond(part.start.0, part.start.1.to_owned());
             response.headers_mut().insert("x-ci-run-id", RUN.parse().unwrap());
             if !part.queued {
@@ -136,8 +147,17 @@ struct Played {
 
 impl Played {
     fn start(part: Part) -> Self {
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), part)
+    }
+
+    fn on(listener: TcpListener, part: Part) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let bridge = Arc::new(Bridge { part: Mutex::new(part), requests: Mutex::default(), starts: Mutex::default() });
+        let bridge = Arc::new(Bridge {
+            part: Mutex::new(part),
+            requests: Mutex::default(),
+            starts: Mutex::default(),
+            keys: Mutex::default(),
+        });
         let answer = |State(bridge): State<Arc<Bridge>>,
                       Query(query): Query<HashMap<String, String>>,
                       request: Request| async move {
@@ -150,9 +170,9 @@ impl Played {
             answer
         };
         let router = Router::new().fallback(answer).with_state(Arc::clone(&bridge));
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        runtime.spawn(async move { axum::serve(listener, router).await });
+        listener.set_nonblocking(true).unwrap();
+        runtime.spawn(async move { axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), router).await });
         Self { bridge, url, _runtime: runtime }
     }
 
@@ -283,22 +303,64 @@ fn reads_are_repeated_while_the_bridge_is_away() {
     assert!(stderr.contains("come back"), "{stderr}");
 }
 
+/// Hears a request and hangs up.
+fn hang_up(listener: &TcpListener) -> String {
+    let mut request = [0; 4096];
+    let length = listener.accept().unwrap().0.read(&mut request).unwrap();
+    text(&request[..length]).to_lowercase()
+}
+
 #[test]
-fn a_start_without_an_answer_is_not_repeated() {
+fn a_start_without_an_answer_is_sent_again_with_its_key() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let answer = std::thread::spawn(move || {
-        // Hears the request, hangs up, and hears whether another one comes.
-        let mut request = [0; 4096];
-        assert!(listener.accept().unwrap().0.read(&mut request).unwrap() > 0);
-        listener
+    let played = std::thread::spawn(move || {
+        let first = hang_up(&listener);
+        let refusals = vec![(502, "<html>Bad Gateway</html>"), (409, r#"{"code":"request_in_progress"}"#)];
+        (first, Played::on(listener, Part { refusals, ..Part::successful(3) }))
     });
     let output = script("sh", &url).output().unwrap();
-    let listener = answer.join().unwrap();
-    listener.set_nonblocking(true).unwrap();
-    assert!(listener.accept().is_err(), "a second request came");
+    let (first, played) = played.join().unwrap();
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), joined(&Part::successful(3).lines)));
+    let keys = played.bridge.keys.lock().unwrap();
+    let key = keys[0].clone().unwrap();
+    assert_eq!(*keys, vec![Some(key.clone()); 3]);
+    assert!(key.len() == 32 && first.contains(&format!("idempotency-key: {key}\r\n")), "{first}");
+}
+
+#[test]
+fn without_its_history_the_bridge_is_asked_once_more() {
+    let unavailable = (503, r#"{"code":"history_unavailable","detail":"no history"}"#);
+    let played = Played::start(Part { refusals: vec![unavailable], ..Part::successful(3) });
+    let output = script("sh", &played.url).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(matches!(played.bridge.keys.lock().unwrap()[..], [Some(_), None]));
+
+    // Such a start is never sent twice.
+    let played = Played::start(Part { refusals: vec![unavailable, (502, "")], ..Part::successful(3) });
+    let output = script("sh", &played.url).output().unwrap();
+    assert_eq!((output.status.code(), played.starts()), (Some(1), 2));
+    assert!(text(&output.stderr).contains("it is unknown whether the job was started"));
+}
+
+#[test]
+fn a_start_that_is_never_answered_is_told_as_unknown() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let deaf = std::thread::spawn(move || [(), ()].map(|()| hang_up(&listener)));
+    let output = script("sh", &url).env("CI_BRIDGE_PATIENCE", "1").output().unwrap();
+    let [first, second] = deaf.join().unwrap().map(|request| request.contains("idempotency-key: "));
+    assert!(first && second);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("it is unknown whether the job was started"));
+}
+
+#[test]
+fn a_start_that_reached_nobody_is_told_as_not_started() {
+    let url = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let output = script("sh", &url).env("CI_BRIDGE_PATIENCE", "1").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("not started"));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 #   CI_BRIDGE_URL       where the bridge is, such as https://ci.example.com
 #   CI_TOKEN_RW         a token that may start the job
 #   CI_BRIDGE_INPUTS    the inputs of the job, as JSON such as {"version": "v1.2"} (none)
-#   CI_BRIDGE_PATIENCE  how many seconds the bridge may stay out of reach while the job runs (300)
+#   CI_BRIDGE_PATIENCE  how many seconds the bridge may stay out of reach (300)
 #
 # The log goes to standard output, everything else to standard error. Exit status: 0 the job succeeded; 1 it failed, was
 # stopped, was not started, or its end could not be learned; 2 the script was called wrongly.
@@ -120,38 +120,55 @@ read_api() {
     done
 }
 
-# Starts the job. A start is repeated only if the first one cannot have reached the bridge: curl found no address (6) or
-# no connection (7). After anything else the job may be running.
+# Starts the job. With a key the bridge starts it once, however often it is asked; so a start whose answer was lost is sent
+# again, for as long as the bridge may stay out of reach.
 start() {
-    attempt=1
+    key=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+    lost=
+    pause=1
+    waited=0
     set --
     if [ -n "${CI_BRIDGE_INPUTS-}" ]; then
         printf '{"inputs": %s}' "$CI_BRIDGE_INPUTS" >"$scratch/inputs"
         set -- --header "Content-Type: application/json" --data-binary "@$scratch/inputs"
     fi
     while :; do
-        request POST "" "$@"
-        case $curl_status in
-        6 | 7) ;;
-        *) break ;;
+        request POST "" ${key:+--header "Idempotency-Key: $key"} "$@"
+        answer=$status/$curl_status/$(field code)
+        case $answer in
+        # curl found no address or no connection: the start cannot have reached the bridge.
+        000/6/ | 000/7/) ;;
+        */history_unavailable)
+            # The bridge can't know a key again. If nothing was started, start without; but then only once.
+            if [ -z "$lost" ]; then
+                [ -n "$key" ] || break
+                key=
+                continue
+            fi
+            ;;
+        000/* | 408/* | 50[024]/* | 503/*/ | */request_in_progress | */systemd_unreachable | */shutting_down)
+            lost=yes
+            [ -n "$key" ] || break
+            ;;
+        *)
+            lost=
+            break
+            ;;
         esac
-        [ "$attempt" -lt 5 ] || break
-        say "$(reason); trying again"
-        sleep "$attempt"
-        attempt=$((attempt + 1))
+        [ "$waited" -lt "$patience" ] || break
+        [ "$waited" -gt 0 ] || say "$(reason); trying again for $patience seconds"
+        sleep "$pause"
+        waited=$((waited + pause))
+        pause=$((pause * 2))
+        [ "$pause" -le 15 ] || pause=15
     done
-    case $status in
-    202) ;;
-    409)
+    [ -z "$lost" ] || die "$job: it is unknown whether the job was started: $(reason)"
+    case $answer in
+    202/*) ;;
+    */busy)
         busy=$(header x-ci-run-id)
         busy=${busy:-$(field run)}
         die "$job: not started: $(reason)${busy:+ (run $busy)}"
-        ;;
-    000)
-        case $curl_status in
-        6 | 7) die "$job: not started: $(reason)" ;;
-        esac
-        die "$job: it is unknown whether the job was started: $(reason)"
         ;;
     *) die "$job: not started: $(reason)" ;;
     esac
@@ -161,8 +178,8 @@ start() {
     note_id
 }
 
-# Takes the id by which to ask for the run. That of the bridge ends with its process; that of systemd, which is there as
-# soon as the job runs, also counts after the bridge was started anew.
+# Takes the id by which to ask for the run. That of systemd, which is there as soon as the job runs, also counts if the
+# bridge is started anew without its history.
 note_id() {
     id=$(field invocation_id)
     id=${id:-$run}

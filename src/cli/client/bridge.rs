@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Method, Response, StatusCode, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
@@ -17,6 +17,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// How long an answer may make no progress: longer than the longest wait that can be asked for, which is 55 s.
 const SILENCE: Duration = Duration::from_secs(70);
+
+/// Source: the IETF draft "The Idempotency-Key HTTP Header Field".
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Which bridge is meant.
 #[derive(Debug, clap::Args)]
@@ -36,6 +39,15 @@ pub(super) struct Target {
     /// The instance of a template such as `ci-test-build@`: any text, such as a branch
     #[arg(long, value_name = "TEXT")]
     instance: Option<String>,
+}
+
+impl Target {
+    /// The path of the job, or of something of it, and the query with the instance.
+    fn locate<'a>(&'a self, what: Option<&'a str>, query: Query<'a>) -> (Vec<&'a str>, Vec<(&'a str, &'a str)>) {
+        let path = ["job", self.job.as_str()].into_iter().chain(what).collect();
+        let instance = self.instance.as_deref().map(|instance| ("instance", instance));
+        (path, instance.into_iter().chain(query.iter().copied()).collect())
+    }
 }
 
 /// Why a call had no good answer.
@@ -144,14 +156,21 @@ impl Bridge {
         self.call(Method::GET, path, query, None).await
     }
 
-    /// Starts a job.
+    /// Starts a job; with the same `key` at most once.
     pub(super) async fn start(
         &self,
         target: &Target,
         query: Query<'_>,
         body: Option<&Value>,
+        key: Option<&str>,
     ) -> Result<Response, CallError> {
-        self.call_job(Method::POST, target, None, query, body).await
+        let (path, query) = target.locate(None, query);
+        let request = self.request(Method::POST, &path, &query, body);
+        let request = match key {
+            Some(key) => request.header(IDEMPOTENCY_KEY, key),
+            None => request,
+        };
+        self.send(request).await
     }
 
     /// A call about a job.
@@ -162,21 +181,8 @@ impl Bridge {
         what: Option<&str>,
         query: Query<'_>,
     ) -> Result<Response, CallError> {
-        self.call_job(method, target, what, query, None).await
-    }
-
-    async fn call_job(
-        &self,
-        method: Method,
-        target: &Target,
-        what: Option<&str>,
-        query: Query<'_>,
-        body: Option<&Value>,
-    ) -> Result<Response, CallError> {
-        let path: Vec<&str> = ["job", target.job.as_str()].into_iter().chain(what).collect();
-        let instance = target.instance.as_deref().map(|instance| ("instance", instance));
-        let query: Vec<_> = instance.into_iter().chain(query.iter().copied()).collect();
-        self.call(method, &path, &query, body).await
+        let (path, query) = target.locate(what, query);
+        self.call(method, &path, &query, None).await
     }
 
     pub(super) async fn call(
@@ -186,6 +192,10 @@ impl Bridge {
         query: Query<'_>,
         body: Option<&Value>,
     ) -> Result<Response, CallError> {
+        self.send(self.request(method, path, query, body)).await
+    }
+
+    fn request(&self, method: Method, path: &[&str], query: Query<'_>, body: Option<&Value>) -> RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("api").extend(path);
@@ -194,10 +204,13 @@ impl Bridge {
             url.query_pairs_mut().extend_pairs(query);
         }
         let request = self.http.request(method, url).bearer_auth(self.token.expose_secret());
-        let request = match body {
+        match body {
             Some(body) => request.json(body),
             None => request,
-        };
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, CallError> {
         let response = request.send().await.map_err(|source| self.unreachable(source))?;
         if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
     }

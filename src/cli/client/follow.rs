@@ -1,19 +1,12 @@
 //! A log that is followed over the API's event stream, across lost connections.
 
-use std::time::{Duration, Instant};
-
 use anyhow::bail;
 use reqwest::{Method, Response};
 use serde_json::Value;
 
 use super::bridge::{Bridge, CallError, Target};
+use super::outage::Outage;
 use super::sse::Stream;
-
-/// Between two tries to reach a bridge, and the longest.
-const RETRIES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
-
-/// How long a bridge may be out of reach: a reboot of its machine.
-const OUT_OF_REACH: Duration = Duration::from_mins(5);
 
 /// What a bridge tells of a log.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,8 +28,7 @@ pub(super) struct Following<'a> {
     /// Where to begin, in the same way.
     place: Vec<(&'static str, String)>,
     stream: Option<Stream>,
-    /// Since when the bridge has been out of reach, and the next pause.
-    outage: Option<(Instant, Duration)>,
+    outage: Outage<'a>,
 }
 
 impl<'a> Following<'a> {
@@ -48,7 +40,7 @@ impl<'a> Following<'a> {
         place: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Self {
         let (wanted, place) = (wanted.into_iter().collect(), place.into_iter().collect());
-        Self { bridge, target, wanted, place, stream: None, outage: None }
+        Self { bridge, target, wanted, place, stream: None, outage: Outage::of(target) }
     }
 
     /// What comes next. May be dropped at any moment; nothing is lost with it.
@@ -70,7 +62,7 @@ impl<'a> Following<'a> {
             None => self.stream.insert(Stream::new(self.connect().await?)),
         };
         let message = stream.next().await.map_err(|_| CallError::CutOff)?.ok_or(CallError::CutOff)?;
-        self.outage = None;
+        self.outage.end();
         if let Some(id) = message.id {
             self.place = vec![("cursor", id)];
         }
@@ -93,17 +85,9 @@ impl<'a> Following<'a> {
     /// Waits for a better moment after an error that may pass.
     async fn after(&mut self, error: CallError) -> anyhow::Result<()> {
         self.stream = None;
-        let (since, pause) = self.outage.unwrap_or((Instant::now(), RETRIES.0));
-        if !error.may_pass() || since.elapsed() > OUT_OF_REACH {
+        if !error.may_pass() {
             bail!(error);
         }
-        // A stream that was cut is worth no word if it can be had again.
-        let is_cut = matches!(error, CallError::CutOff);
-        if pause == RETRIES.0 && !is_cut {
-            eprintln!("{}: {error}; trying again", self.target.job);
-        }
-        self.outage = Some((since, if is_cut { pause } else { (pause * 2).min(RETRIES.1) }));
-        tokio::time::sleep(error.retry_after().unwrap_or(pause).min(OUT_OF_REACH)).await;
-        Ok(())
+        Ok(self.outage.after(error).await?)
     }
 }

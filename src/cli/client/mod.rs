@@ -6,9 +6,11 @@ mod alerts;
 mod audit;
 mod bridge;
 mod follow;
+mod outage;
 mod run;
 mod runners;
 mod sse;
+mod start;
 
 use std::io::Write;
 

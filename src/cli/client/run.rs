@@ -1,6 +1,7 @@
 //! `ci-bridge run`: start, follow, tell the verdict.
 
 use std::io::{self, Write};
+use std::pin::pin;
 
 use anyhow::{Context, bail};
 use reqwest::{Method, StatusCode};
@@ -9,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::bridge::{Bridge, Server, Target};
 use super::follow::{Event, Following};
+use super::start::{UNKNOWN, start};
 use super::{gap, line};
 use crate::cli::EXIT_NOT_RUN;
 
@@ -79,7 +81,23 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<u8> {
     let [Ok(interrupt), Ok(terminate)] = &mut interrupts else { bail!("failed to wait for Ctrl-C") };
 
     let query = if args.join { [("if_busy", "join")].as_slice() } else { &[] };
-    let answer = bridge.start(&args.target, query, body.as_ref()).await?;
+    let mut starting = pin!(start(&bridge, &args.target, query, body.as_ref()));
+    let (answer, mut unwanted) = tokio::select! {
+        biased;
+        answer = &mut starting => (answer?, false),
+        // The job may be running by now, so what became of the start has to be known.
+        () = either(interrupt, terminate) => {
+            eprintln!("{}: stopping it once it is started (Ctrl-C again: do not wait)", args.target.job);
+            tokio::select! {
+                biased;
+                answer = starting => (answer?, true),
+                () = either(interrupt, terminate) => {
+                    eprintln!("{}: given up; {UNKNOWN}", args.target.job);
+                    return Ok(INTERRUPTED);
+                }
+            }
+        }
+    };
     let joined = answer.status() == StatusCode::OK;
     let started = bridge.json(answer).await?;
     let text = |pointer| started.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
@@ -100,7 +118,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<u8> {
     let verdict = loop {
         tokio::select! {
             biased;
-            () = either(interrupt, terminate) => {
+            () = async { if !unwanted { either(interrupt, terminate).await } } => {
+                unwanted = false;
                 if stopping || joined {
                     eprintln!("{}: no longer followed", args.target.job);
                     return Ok(INTERRUPTED);

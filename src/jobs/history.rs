@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::find::time;
 use super::registry::{Begun, Record};
 use super::run::{Log, LogPlace, Phase, Run, RunId, RunResult};
 use super::{Jobs, QUIET_ROUNDS, SETTLING};
@@ -282,7 +283,7 @@ impl Jobs {
                 None
             }
         };
-        let began = |found: &FoundRun| super::time(found.started_usec?).filter(|started| *started >= run.requested);
+        let began = |found: &FoundRun| time(found.started_usec?).filter(|started| *started >= run.requested);
         match found.and_then(|found| Some((found.invocation, began(&found)?))) {
             Some((invocation, started)) if !self.is_known(&run.job, invocation).await => {
                 record.identify(invocation, Some(started));

@@ -9,7 +9,8 @@ use futures_util::future::BoxFuture;
 
 use super::registry::{Begun, QueueFull, Record};
 use super::run::{Ended, Origin, RunId, RunResult};
-use super::{Error, How, Jobs, Recorded, Start};
+use super::start::{How, Recorded, Start};
+use super::{Error, Jobs};
 use crate::inputs::Values;
 use crate::policy::AllowedJob;
 use crate::store::{self, Enqueued};

@@ -225,7 +225,7 @@ impl History {
         self.systemd.ready().await;
         self.jobs.finish_adopted().await;
         self.jobs.archive_rest().await;
-        retention::keep_to(self.kept, store).await;
+        retention::keep_to(self.kept, store, self.jobs).await;
     }
 }
 

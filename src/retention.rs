@@ -5,6 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::config::History;
+use crate::invocation::InvocationId;
+use crate::jobs::Jobs;
 use crate::store::{Error, Retention, Store};
 use crate::telemetry::Chain;
 
@@ -14,27 +16,30 @@ const PAUSE: Duration = Duration::from_hours(1);
 const DELIVERIES: Duration = Duration::from_hours(30 * 24);
 
 /// Forgets at once and then every hour, for ever.
-pub async fn keep_to(kept: History, store: Store) {
+pub async fn keep_to(kept: History, store: Store, jobs: Jobs) {
     loop {
-        if let Err(error) = forget(kept, &store, Timestamp::now()).await {
-            log::error!("what is too old stays in the history: {}", Chain(&error));
+        match forget(kept, &store, Timestamp::now()).await {
+            // What a crash or an error leaves in the archive goes by its own limits.
+            Ok(logs) => jobs.discard_logs(logs).await,
+            Err(error) => log::error!("what is too old stays in the history: {}", Chain(&error)),
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// Forgets what is too old at `now`: a part at a time, so that other writes come between.
-async fn forget(kept: History, store: &Store, now: Timestamp) -> Result<(), Error> {
+/// Returns the runs of which nobody can ask for the log any more.
+async fn forget(kept: History, store: &Store, now: Timestamp) -> Result<Vec<InvocationId>, Error> {
     let before = |age| now.checked_sub(age).unwrap_or(Timestamp::MIN);
     let retention = Retention { age: Some(kept.max_age), runs_per_job: Some(kept.max_runs_per_job) };
-    let mut runs = 0;
+    let (mut runs, mut logs) = (0, Vec::new());
     loop {
-        // What else there is of these runs has to go here.
         let forgotten = store.prune(retention, now).await?;
         if forgotten.is_empty() {
             break;
         }
         runs += forgotten.len();
+        logs.extend(forgotten.iter().filter_map(|run| run.invocation));
     }
     let entries = store.forget_audit(before(kept.audit_max_age)).await?;
     store.forget_expired(now).await?;
@@ -46,7 +51,7 @@ async fn forget(kept: History, store: &Store, now: Timestamp) -> Result<(), Erro
              too many"
         );
     }
-    Ok(())
+    Ok(logs)
 }
 
 #[cfg(test)]
@@ -73,10 +78,14 @@ mod tests {
             job: JobName::parse("ci-test-a").unwrap(),
             origin: Origin::Systemd,
             requested: on,
-            progress: Progress { invocation: None, started: None, phase: Phase::Ended(end) },
+            progress: Progress { invocation: Some(invocation(on)), started: None, phase: Phase::Ended(end) },
             log: Log { place: LogPlace::Journal, complete: true },
             inputs: serde_json::Map::new(),
         }
+    }
+
+    fn invocation(on: Timestamp) -> InvocationId {
+        InvocationId::from_bytes(&(on.as_second() + 1).to_be_bytes().repeat(2)).unwrap()
     }
 
     fn entry(at: Timestamp) -> AuditEntry {
@@ -115,15 +124,21 @@ mod tests {
             max_runs_per_job,
             audit_max_age: audit_max_age * DAY,
         };
-        forget(kept(100, 100, 100), &store, day(10)).await.unwrap();
+        let logs = |days: std::ops::Range<u32>| days.map(|number| invocation(day(number))).collect::<Vec<_>>();
+        let forgotten = async |kept, now| {
+            let mut logs = forget(kept, &store, now).await.unwrap();
+            logs.sort_unstable_by_key(|log| *log.as_bytes());
+            logs
+        };
+        assert_eq!(forgotten(kept(100, 100, 100), day(10)).await, []);
         assert_eq!(left().await, (10, 10));
         assert_eq!(store.forget_expired(day(10)).await.unwrap(), 0, "it was forgotten before");
-        forget(kept(100, 8, 100), &store, day(10)).await.unwrap();
+        assert_eq!(forgotten(kept(100, 8, 100), day(10)).await, logs(0..2));
         assert_eq!(left().await, (8, 10));
-        forget(kept(5, 8, 7), &store, day(10)).await.unwrap();
+        assert_eq!(forgotten(kept(5, 8, 7), day(10)).await, logs(2..5));
         assert_eq!(left().await, (5, 7));
         // The last run of a job says how it stands, however old it is.
-        forget(kept(5, 8, 7), &store, day(1000)).await.unwrap();
+        assert_eq!(forgotten(kept(5, 8, 7), day(1000)).await, logs(5..9));
         assert_eq!(left().await, (1, 0));
     }
 }

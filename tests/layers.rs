@@ -43,7 +43,11 @@ const PARTS: [Part; 23] = [
         &["sqlx", "zbus"],
     ),
     ("lifecycle", &["audit", "auth", "fleet", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
-    ("retention", &["config", "policy", "run", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    (
+        "retention",
+        &["config", "invocation", "jobs", "policy", "run", "store", "telemetry"],
+        &["axum", "hyper", "sqlx", "zbus"],
+    ),
     // These two put the others together.
     (
         "app",

@@ -54,6 +54,16 @@ impl Jobs {
         }
     }
 
+    /// Deletes the archived logs of runs that are forgotten.
+    pub async fn discard_logs(&self, logs: Vec<InvocationId>) {
+        let Some(archive) = self.shelf.archive().cloned() else { return };
+        match tokio::task::spawn_blocking(move || archive.delete(logs, drop)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::error!("logs of forgotten runs stay in the archive: {}", Chain(&error)),
+            Err(error) => log::error!("logs of forgotten runs stay in the archive: {error}"),
+        }
+    }
+
     /// Has the log of a run that has ended archived. Never waits.
     pub(super) fn offer_log(&self, record: &Record, settled: bool) {
         let run = record.run();

@@ -40,7 +40,7 @@ pub use self::error::Error;
 pub use self::idempotency::{Answer, Attempt, Begun};
 pub use self::outbox::{Attempted, Delivery, DeliveryFilter, DeliveryId, DeliveryRecord, DeliveryState};
 pub use self::queue::{Enqueued, Waiting};
-pub use self::retention::Retention;
+pub use self::retention::{Forgotten, Retention};
 pub use self::runners::{Heard, Recorded, RunnerFilter, RunnerRecord, SourceRecord};
 pub use self::runs::{End, Log, LogPlace, Origin, Phase, Progress, Run};
 

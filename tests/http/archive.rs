@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
+use ci_bridge::config::History;
 use serde_json::{Value, json};
 
 use crate::bridge::{Bridge, Setup};
@@ -215,4 +217,23 @@ async fn of_too_many_logs_the_oldest_go_and_the_last_of_each_job_stays() {
         assert_eq!((log["logs"].as_array().unwrap().len(), &log["gap"]), (lines, &json!(gap)), "{log}");
         assert_eq!(log["complete"], json!(!gap), "{log}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_run_that_is_forgotten_goes_with_it() {
+    let journal = crate::journal::FOREIGN_ENTRY.to_owned() + &said("first") + &line(JOB, &"02".repeat(16), "second");
+    let unit = Unit::starting(JOB, Start::EndsBeforeReply(Exit::Code(0)));
+    let bridge = Bridge::with(vec![unit], Setup { journal, ..archiving(10) }).await;
+    bridge.play_journald();
+    for _ in 0..2 {
+        let run = bridge.start(JOB).await;
+        complete(&bridge, &run, true).await;
+    }
+    let both = bridge.archived(2).await;
+    let year = Duration::from_hours(365 * 24);
+    let kept = History { max_age: year, max_runs_per_job: 1, audit_max_age: year };
+    let bridge = bridge.restart_as(Setup { kept: Some(kept), ..archiving(10) }, async |_| {}).await;
+    let left = bridge.archived(1).await;
+    assert!(both.contains(&left[0]), "{left:?}");
+    assert_eq!(bridge.call(&format!("GET /api/job/{JOB}/logs")).await.json()["logs"][0]["message"], json!("second"));
 }

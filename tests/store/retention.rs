@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use ci_bridge::run::RunId;
-use ci_bridge::store::{Retention, Run, Store};
+use ci_bridge::store::{Forgotten, Retention, Run, Store};
 use tokio::task::JoinSet;
 
 use crate::support::{Home, at, ended, ids, job, queued, running};
@@ -12,6 +12,10 @@ async fn insert(store: &Store, runs: &[Run]) {
     for run in runs {
         store.insert_run(run.clone()).await.unwrap();
     }
+}
+
+fn forgotten(run: &Run) -> Forgotten {
+    Forgotten { run: run.id, invocation: run.progress.invocation }
 }
 
 async fn left(store: &Store, name: &str) -> Vec<RunId> {
@@ -36,7 +40,7 @@ async fn the_last_run_of_a_job_and_one_that_has_not_ended_are_kept() {
     let other = Run { job: job("ci-test-other"), ..ended(0) };
     insert(&store, std::slice::from_ref(&other)).await;
     let nothing = Retention { age: Some(Duration::ZERO), runs_per_job: Some(0) };
-    assert_eq!(store.prune(nothing, at(1_000_000)).await.unwrap(), [runs[2].id]);
+    assert_eq!(store.prune(nothing, at(1_000_000)).await.unwrap(), [forgotten(&runs[2])]);
     assert_eq!(store.prune(nothing, at(1_000_000)).await.unwrap(), []);
     assert_eq!(left(&store, "ci-test-build").await, [runs[3].id, runs[1].id, runs[0].id]);
     assert_eq!(left(&store, "ci-test-other").await, [other.id]);
@@ -50,7 +54,7 @@ async fn the_age_of_a_run_counts_from_its_end() {
     let runs = [ended(0), ended(10), ended(20), ended(30)];
     insert(&store, &runs).await;
     let minute = Retention { age: Some(Duration::from_mins(1)), ..KEEP_ALL };
-    assert_eq!(store.prune(minute, at(130)).await.unwrap(), [runs[0].id]);
+    assert_eq!(store.prune(minute, at(130)).await.unwrap(), [forgotten(&runs[0])]);
     assert_eq!(left(&store, "ci-test-build").await, [runs[3].id, runs[2].id, runs[1].id]);
 }
 
@@ -77,7 +81,7 @@ async fn the_newest_runs_of_each_job_are_kept() {
         forgotten.extend(some);
     }
     assert_eq!(forgotten.len(), 1197);
-    assert_eq!(store.run(forgotten[0]).await.unwrap(), None);
+    assert_eq!(store.run(forgotten[0].run).await.unwrap(), None);
     assert_eq!(left(&store, "ci-test-build").await, ids(&newest));
     assert_eq!(left(&store, "ci-test-other").await.len(), 1);
 }

@@ -12,7 +12,7 @@ use ci_bridge::alerts::Alerts;
 use ci_bridge::archive::{Archive, Limits};
 use ci_bridge::audit::Audit;
 use ci_bridge::auth::{Access, Keyring, Token, TokenHash};
-use ci_bridge::config::{Alert, QueryTokens, RunnerSource};
+use ci_bridge::config::{Alert, History, QueryTokens, RunnerSource};
 use ci_bridge::fleet::Runners;
 use ci_bridge::http::serve::{Bounds, Listener, serve};
 use ci_bridge::http::{Following, Gate};
@@ -21,6 +21,7 @@ use ci_bridge::jobs::{Archiver, Jobs, Limits as JobLimits, Runs};
 use ci_bridge::journal::Journal;
 use ci_bridge::lifecycle::StopOnDrop;
 use ci_bridge::policy::{Policy, Prefix};
+use ci_bridge::retention::keep_to;
 use ci_bridge::store::Store;
 use ci_bridge::systemd::{BusAddress, Systemd};
 use tempfile::TempDir;
@@ -115,6 +116,8 @@ pub(crate) struct Setup {
     pub(crate) history: bool,
     /// How many logs of a job are archived; `None` if none are.
     pub(crate) archived: Option<NonZeroUsize>,
+    /// What is kept of the history; `None` if all is.
+    pub(crate) kept: Option<History>,
     /// The lists of runners that are watched.
     pub(crate) runners: Vec<RunnerSource>,
     /// Who is told of them.
@@ -136,6 +139,7 @@ impl Default for Setup {
             journal: crate::journal::FOREIGN_ENTRY.to_owned(),
             history: true,
             archived: None,
+            kept: None,
             runners: Vec::new(),
             alerts: Vec::new(),
         }
@@ -199,8 +203,10 @@ impl Bridge {
         let (jobs, recorder) = Jobs::new(runs, view.clone(), files, limits, setup.inputs);
         let (audit, auditor) = Audit::new();
         let (runners, rounds) = Runners::new(&setup.runners, Alerts::load(&setup.alerts).unwrap(), None).unwrap();
+        let mut forgetting = None;
         if setup.history {
             let store = Store::open(state.path()).await.unwrap().store;
+            forgetting = setup.kept.map(|kept| keep_to(kept, store.clone(), jobs.clone()));
             audit.take_up(store.clone());
             runners.take_up(store.clone());
             jobs.take_up(store).await.unwrap();
@@ -246,6 +252,9 @@ impl Bridge {
             systemd_is_known.ready().await;
             adopting.finish_adopted().await;
             adopting.archive_rest().await;
+            if let Some(forgetting) = forgetting {
+                forgetting.await;
+            }
         });
         let kept = jobs.clone();
         let keeping = tokio::spawn(async move {

@@ -70,12 +70,27 @@ bench: bed deb ## measure it beside its peers and print the tables of docs/perfo
 	@[[ -e /usr/include/systemd/sd-journal.h ]] || $(call install,libsystemd-dev)
 	benches/run
 
+# Seconds for each target.
+FUZZ ?= 60
+
+.PHONY: fuzz
+fuzz: ## feed random input to what reads foreign bytes, FUZZ=60 seconds each (a nightly Rust; not part of any other target)
+	$(call need,c++,g++ libc6-dev)
+	@cargo +nightly --version >/dev/null 2>&1 || rustup toolchain install --profile minimal nightly
+	$(call need-cargo,fuzz)
+	@[[ -x /lib/systemd/systemd-journal-remote ]] || $(call install,systemd-journal-remote)
+	for target in $$(cargo +nightly fuzz list); do \
+	    cargo +nightly fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ) -len_control=0 -max_len=2048 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1; \
+	done
+
 .PHONY: lint
 lint: ## check format, warnings, documentation and shell scripts
 	$(call need,cc,gcc libc6-dev)
 	$(call need,shellcheck,shellcheck)
 	cargo fmt --check
 	cargo clippy --locked --quiet --all-targets -- --deny warnings
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	cargo clippy --locked --quiet --manifest-path fuzz/Cargo.toml --no-default-features --target-dir $(TARGET) -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --quiet --no-deps
 	shellcheck $(SCRIPTS)
 

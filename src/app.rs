@@ -29,7 +29,7 @@ use crate::lifecycle::{self, StopOnDrop, Tokens};
 use crate::policy::AllowedJob;
 use crate::retention;
 use crate::runners;
-use crate::store::{Opened, Store};
+use crate::store::{self, Opened, Store};
 use crate::systemd::{BusAddress, Systemd};
 use crate::telemetry::Chain;
 
@@ -78,6 +78,9 @@ pub enum Error {
     /// There is nowhere to listen.
     #[error("`listen` is empty and systemd passed no socket; name an address such as 127.0.0.1:8000")]
     Nowhere,
+    /// The history can't be kept by this build.
+    #[error(transparent)]
+    Sqlite(store::Error),
     /// The process cannot wait for signals.
     #[error("cannot wait for signals")]
     Signals(#[source] std::io::Error),
@@ -88,6 +91,7 @@ pub enum Error {
 /// # Errors
 /// [`Error`] says what keeps it from starting, and what to do.
 pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
+    store::check_sqlite().await.map_err(Error::Sqlite)?;
     let (audit, auditor) = Audit::new();
     let tokens = Tokens::new(&settings.tokens_file, keyring, audit.clone());
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);

@@ -43,6 +43,7 @@ pub use self::queue::{Enqueued, Waiting};
 pub use self::retention::{Forgotten, Retention};
 pub use self::runners::{Heard, Recorded, RunnerFilter, RunnerRecord, SourceRecord};
 pub use self::runs::{End, Log, LogPlace, Origin, Phase, Progress, Run};
+pub use self::schema::check_sqlite;
 
 use self::files::Files;
 use self::writer::{Desk, Writer};
@@ -167,7 +168,6 @@ async fn connect(files: &Files) -> Result<Connected, Error> {
 }
 
 async fn bring_up(connection: &mut SqliteConnection, files: &Files) -> Result<(), Error> {
-    schema::check_version(connection).await?;
     schema::set_up(connection).await?;
     if schema::was_in_use(connection).await? && files.size().is_ok_and(|size| size <= CHECKED_SIZE) {
         schema::check(connection).await?;

@@ -1,7 +1,8 @@
 //! The schema: the migrations that are part of the binary, and whether a database can be trusted.
 
-use sqlx::SqliteConnection;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 
 use super::Error;
 use super::files::Files;
@@ -32,9 +33,14 @@ pub(super) async fn migrate(connection: &mut SqliteConnection, files: &Files) ->
     migrated.map_err(|error| Error::of_migration(error, files.database().to_owned()))
 }
 
-/// Refuses a SQLite that is known to damage databases.
-pub(super) async fn check_version(connection: &mut SqliteConnection) -> Result<(), Error> {
-    let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await?;
+/// Refuses a linked SQLite that is known to damage databases.
+///
+/// # Errors
+/// [`Error::OldSqlite`]: nothing may be kept by this build.
+pub async fn check_sqlite() -> Result<(), Error> {
+    let mut connection = SqliteConnectOptions::new().in_memory(true).connect().await?;
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(&mut connection).await?;
+    connection.close().await?;
     if is_safe(&version) { Ok(()) } else { Err(Error::OldSqlite(version)) }
 }
 
@@ -77,8 +83,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use sqlx::sqlite::SqliteConnectOptions;
-    use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+    use sqlx::AssertSqlSafe;
 
     use super::*;
     use crate::store::{AuditFilter, DeliveryFilter, RunnerFilter, Store};
@@ -100,8 +105,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_linked_sqlite_is_safe() {
-        let mut connection = SqliteConnectOptions::new().in_memory(true).connect().await.unwrap();
-        check_version(&mut connection).await.unwrap();
+        check_sqlite().await.unwrap();
     }
 
     #[test]

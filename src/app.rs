@@ -17,7 +17,7 @@ use crate::alerts::{self, Alerts};
 use crate::archive::{self, Archive};
 use crate::audit::{self, Audit};
 use crate::auth::Keyring;
-use crate::config::{self, AlertEvent, Listen, Settings};
+use crate::config::{self, Listen, Settings};
 use crate::credentials;
 use crate::fleet::Runners;
 use crate::http::serve::{Bounds, Listener};
@@ -45,8 +45,6 @@ const HISTORY_RETRY: Duration = Duration::from_secs(5);
 const ARCHIVE: &str = "logs";
 /// The pause between two attempts to archive a log for which there was no room.
 const ARCHIVE_RETRY: Duration = Duration::from_secs(30);
-/// Events that may be configured and that nothing here tells of.
-const UNTOLD: [AlertEvent; 2] = [AlertEvent::JobFailed, AlertEvent::JobLost];
 /// How long systemd's state is waited for before the bridge answers without it, not ready.
 const FIRST_READING: Duration = Duration::from_secs(5);
 /// How long a request waits for a systemd that is away: executing itself anew takes it a tenth of a second.
@@ -92,9 +90,6 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let tokens = Tokens::new(&settings.tokens_file, keyring, audit.clone());
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let alerts = Alerts::load(&settings.alerts)?;
-    for alert in settings.alerts.iter().filter(|alert| UNTOLD.iter().any(|event| alert.events.contains(event))) {
-        log::warn!("the alert `{}` is never told of `job.failed` and `job.lost` by this version", alert.name);
-    }
     let (runners, rounds) = Runners::new(&settings.runners, alerts, credentials.as_deref())?;
     let listeners = listen(&settings.listen).await?;
     let journal = Journal::of_host()?;
@@ -107,6 +102,7 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     };
     let takes_inputs = !settings.jobs.inputs.is_empty();
     let (jobs, recorder) = Jobs::new(runs, systemd.clone(), journal.clone(), limits, settings.jobs.inputs);
+    let recorder = recorder.telling(runners.teller().clone());
     let stop = CancellationToken::new();
     let _stop_on_drop = StopOnDrop(stop.clone());
     let directory = settings.state_directory.join(ARCHIVE);

@@ -221,7 +221,7 @@ impl Told {
             Self::Job { job, run, event } => {
                 let (result, exit_code, reason) = match event {
                     JobEvent::Failed { result, exit_code } => (result.as_str(), *exit_code, None),
-                    JobEvent::Lost { reason } => ("unknown", None, reason.as_deref().map(plain)),
+                    JobEvent::Lost { reason } => (RunResult::Lost.as_str(), None, reason.as_deref().map(plain)),
                 };
                 JsonTold::Job { job: job.as_str(), run: RunJson { id: *run, result, exit_code, reason } }
             }

@@ -256,7 +256,7 @@ pub(super) mod tests {
         assert_eq!((&failed["type"], &failed["job"]), (&json!("job.failed"), &json!("ci-test-build")));
         assert_eq!(failed["run"], json!({"id": run, "result": "exit-code", "exit_code": 3}));
         let lost = event(Told::Job { job, run, event: JobEvent::Lost { reason: None } });
-        assert_eq!(json_of(&lost)["run"]["result"], "unknown");
+        assert_eq!(json_of(&lost)["run"]["result"], "lost");
         assert_eq!(lost.told.line(), "nobody knows how job ci-test-build has ended");
     }
 

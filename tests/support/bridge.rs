@@ -199,6 +199,7 @@ impl Bridge {
         let (jobs, recorder) = Jobs::new(runs, view.clone(), files, limits, setup.inputs);
         let (audit, auditor) = Audit::new();
         let (runners, rounds) = Runners::new(&setup.runners, Alerts::load(&setup.alerts).unwrap(), None).unwrap();
+        let recorder = recorder.telling(runners.teller().clone());
         if setup.history {
             let store = Store::open(state.path()).await.unwrap().store;
             audit.take_up(store.clone());

@@ -14,7 +14,7 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 23] = [
+const PARTS: [Part; 24] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
@@ -32,6 +32,7 @@ const PARTS: [Part; 23] = [
         &["axum", "hyper", "sqlx", "zbus"],
     ),
     ("fleet", &["alerts", "config", "runners", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    ("outages", &["alerts", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),
     ("credentials", &["inputs", "policy"], &["axum", "hyper", "sqlx", "zbus"]),
     (
@@ -64,6 +65,7 @@ const PARTS: [Part; 23] = [
             "jobs",
             "journal",
             "lifecycle",
+            "outages",
             "policy",
             "retention",
             "runners",

@@ -18,7 +18,7 @@ mod template;
 use std::path::PathBuf;
 
 pub use self::courier::{Courier, Round};
-pub use self::event::{Event, JobEvent, SourceEvent, Told, WatchedSource};
+pub use self::event::{Event, JobEvent, Part, SourceEvent, StorageEvent, Told, WatchedSource};
 pub use self::teller::Teller;
 
 use self::format::Form;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,7 @@ use crate::alerts::{self, Alerts};
 use crate::archive::{self, Archive};
 use crate::audit::{self, Audit};
 use crate::auth::Keyring;
-use crate::config::{self, AlertEvent, Listen, Settings};
+use crate::config::{self, Listen, Settings};
 use crate::credentials;
 use crate::fleet::Runners;
 use crate::http::serve::{Bounds, Listener};
@@ -26,6 +26,7 @@ use crate::inputs::InputName;
 use crate::jobs::{Archiver, Jobs, Limits, Recorder, Runs};
 use crate::journal::{self, Journal};
 use crate::lifecycle::{self, StopOnDrop, Tokens};
+use crate::outages;
 use crate::policy::AllowedJob;
 use crate::retention;
 use crate::runners;
@@ -45,8 +46,6 @@ const HISTORY_RETRY: Duration = Duration::from_secs(5);
 const ARCHIVE: &str = "logs";
 /// The pause between two attempts to archive a log for which there was no room.
 const ARCHIVE_RETRY: Duration = Duration::from_secs(30);
-/// Events that may be configured and that nothing here tells of.
-const UNTOLD: [AlertEvent; 2] = [AlertEvent::JobFailed, AlertEvent::JobLost];
 /// How long systemd's state is waited for before the bridge answers without it, not ready.
 const FIRST_READING: Duration = Duration::from_secs(5);
 /// How long a request waits for a systemd that is away: executing itself anew takes it a tenth of a second.
@@ -96,9 +95,6 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let tokens = Tokens::new(&settings.tokens_file, keyring, audit.clone());
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let alerts = Alerts::load(&settings.alerts)?;
-    for alert in settings.alerts.iter().filter(|alert| UNTOLD.iter().any(|event| alert.events.contains(event))) {
-        log::warn!("the alert `{}` is never told of `job.failed` and `job.lost` by this version", alert.name);
-    }
     let (runners, rounds) = Runners::new(&settings.runners, alerts, credentials.as_deref())?;
     let listeners = listen(&settings.listen).await?;
     let journal = Journal::of_host()?;
@@ -111,10 +107,12 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     };
     let takes_inputs = !settings.jobs.inputs.is_empty();
     let (jobs, recorder) = Jobs::new(runs, systemd.clone(), journal.clone(), limits, settings.jobs.inputs);
+    let recorder = recorder.telling(runners.teller().clone());
     let stop = CancellationToken::new();
     let _stop_on_drop = StopOnDrop(stop.clone());
     let directory = settings.state_directory.join(ARCHIVE);
-    let archiving = Archiving { directory, settings: settings.archive, jobs: jobs.clone(), journal };
+    let (troubles, archive_troubles) = watch::channel(None);
+    let archiving = Archiving { directory, settings: settings.archive, jobs: jobs.clone(), journal, troubles };
     let archiving = tokio::spawn(archiving.keep(stop.clone()));
     let polling = tokio::spawn(rounds.run(stop.clone()));
     let (tried, opened) = oneshot::channel();
@@ -128,6 +126,7 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
         audit: audit.clone(),
         runners: runners.clone(),
         kept: settings.history,
+        archive_troubles,
     };
     let keeping = tokio::spawn(history.keep(recorder, auditor, tried, answered.clone()));
     // Runs from before this start have their ids before systemd tells of them.
@@ -181,6 +180,7 @@ struct History {
     audit: Audit,
     runners: Runners,
     kept: config::History,
+    archive_troubles: watch::Receiver<Option<String>>,
 }
 
 impl History {
@@ -204,12 +204,14 @@ impl History {
     /// before, when systemd has told what it knows; from then on, forgets what is old.
     async fn open(self, tried: oneshot::Sender<()>) {
         let mut tried = Some(tried);
+        let mut trouble = None;
         let store = loop {
             let opened = Store::open(&self.directory).await;
             let error = match opened {
                 Ok(Opened { store, set_aside }) => {
                     if let Some(aside) = set_aside {
                         log::error!("the history was damaged; it is now {}, and a new one begins", aside.display());
+                        trouble = Some("it was damaged, and a new one has begun".to_owned());
                     }
                     self.audit.take_up(store.clone());
                     self.runners.take_up(store.clone());
@@ -222,14 +224,21 @@ impl History {
             };
             if tried.take().is_some() {
                 log::error!("runs are not recorded, only started: {}", Chain(&error));
+                trouble = Some(Chain(&error).to_string());
             }
             tokio::time::sleep(HISTORY_RETRY).await;
         };
         drop(tried);
-        self.systemd.ready().await;
-        self.jobs.finish_adopted().await;
-        self.jobs.archive_rest().await;
-        retention::keep_to(self.kept, store, self.jobs).await;
+        let teller = self.runners.teller();
+        let history_watched = outages::watch_history(store.clone(), trouble, teller.clone(), outages::QUIET);
+        let archive_watched = outages::watch_archive(self.archive_troubles.clone(), store.clone(), teller.clone());
+        let kept = async {
+            self.systemd.ready().await;
+            self.jobs.finish_adopted().await;
+            self.jobs.archive_rest().await;
+            retention::keep_to(self.kept, store, self.jobs).await;
+        };
+        tokio::join!(kept, history_watched, archive_watched);
     }
 }
 
@@ -239,6 +248,7 @@ struct Archiving {
     settings: config::Archive,
     jobs: Jobs,
     journal: Journal,
+    troubles: watch::Sender<Option<String>>,
 }
 
 impl Archiving {
@@ -259,7 +269,7 @@ impl Archiving {
         };
         let (archiver, task, news) = Archiver::new(self.journal, archive.clone(), limits, ARCHIVE_RETRY);
         self.jobs.take_up_archive(archive, Some(archiver));
-        let working = tokio::spawn(task.run(stop.clone()));
+        let working = tokio::spawn(task.telling(self.troubles).run(stop.clone()));
         // If the history is not there yet, this is done when it is.
         let offering = stop.run_until_cancelled(self.jobs.archive_rest());
         tokio::join!(offering, self.jobs.record_logs(news));
@@ -274,12 +284,16 @@ impl Archiving {
         loop {
             let directory = self.directory.clone();
             let error = match tokio::task::spawn_blocking(move || Archive::open(&directory)).await {
-                Ok(Ok(archive)) => return archive.keeping_free(self.settings.keep_free),
+                Ok(Ok(archive)) => {
+                    self.troubles.send_replace(None);
+                    return archive.keeping_free(self.settings.keep_free);
+                }
                 Ok(Err(error)) => Chain(&error).to_string(),
                 Err(error) => error.to_string(),
             };
             if !has_told {
                 log::error!("logs are not archived: {error}");
+                self.troubles.send_replace(Some(error));
             }
             has_told = true;
             tokio::time::sleep(HISTORY_RETRY).await;

@@ -41,6 +41,7 @@ pub mod invocation;
 pub mod jobs;
 pub mod journal;
 pub mod lifecycle;
+pub mod outages;
 pub mod policy;
 pub mod retention;
 pub mod run;

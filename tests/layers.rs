@@ -14,7 +14,7 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 23] = [
+const PARTS: [Part; 24] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
@@ -26,13 +26,18 @@ const PARTS: [Part; 23] = [
     ("runners", &["config", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("journal", &["invocation", "policy", "telemetry"], &IMPURE),
     ("store", &["auth", "invocation", "policy", "run", "runners"], &["axum", "hyper", "zbus"]),
-    ("alerts", &["config", "policy", "run", "runners", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    (
+        "alerts",
+        &["config", "invocation", "policy", "run", "runners", "store", "telemetry"],
+        &["axum", "hyper", "sqlx", "zbus"],
+    ),
     ("fleet", &["alerts", "config", "runners", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
+    ("outages", &["alerts", "store", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("systemd", &["invocation", "policy", "telemetry"], &["axum", "hyper", "sqlx"]),
     ("credentials", &["inputs", "policy"], &["axum", "hyper", "sqlx", "zbus"]),
     (
         "jobs",
-        &["archive", "inputs", "invocation", "journal", "policy", "run", "store", "systemd", "telemetry"],
+        &["alerts", "archive", "inputs", "invocation", "journal", "policy", "run", "store", "systemd", "telemetry"],
         &["axum", "hyper", "sqlx", "zbus"],
     ),
     ("archive", &["invocation", "journal", "policy"], &IMPURE),
@@ -64,6 +69,7 @@ const PARTS: [Part; 23] = [
             "jobs",
             "journal",
             "lifecycle",
+            "outages",
             "policy",
             "retention",
             "runners",

@@ -52,6 +52,13 @@ pub enum Told {
         /// What.
         event: JobEvent,
     },
+    /// Something about what the bridge keeps itself.
+    Storage {
+        /// What it keeps.
+        part: Part,
+        /// What.
+        event: StorageEvent,
+    },
 }
 
 /// A list of runners that is polled.
@@ -98,6 +105,37 @@ pub enum JobEvent {
     },
 }
 
+/// What the bridge keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The history, and all that is to be told.
+    History,
+    /// The logs of ended runs.
+    Archive,
+}
+
+/// Something about what the bridge keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StorageEvent {
+    /// It can't be written.
+    Failed {
+        /// Why.
+        error: String,
+    },
+    /// It can be written again.
+    Recovered,
+}
+
+impl Part {
+    /// The word of what is sent: `history` or `archive`.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::History => "history",
+            Self::Archive => "archive",
+        }
+    }
+}
+
 /// The event as JSON.
 #[derive(Serialize)]
 pub(super) struct Json<'a> {
@@ -114,6 +152,7 @@ enum JsonTold<'a> {
     Runner { runner: Box<RunnerJson<'a>>, previous: Option<Box<RunnerJson<'a>>> },
     Source { source: SourceJson<'a> },
     Job { job: &'a str, run: RunJson<'a> },
+    Storage { storage: StorageJson },
 }
 
 #[derive(Serialize)]
@@ -152,6 +191,13 @@ struct RunJson<'a> {
     reason: Option<String>,
 }
 
+#[derive(Serialize)]
+struct StorageJson {
+    part: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
 impl Event {
     /// An event that has just been noticed.
     #[must_use]
@@ -178,6 +224,8 @@ impl Told {
             Self::Source { event: SourceEvent::Recovered, .. } => AlertEvent::SourceRecovered,
             Self::Job { event: JobEvent::Failed { .. }, .. } => AlertEvent::JobFailed,
             Self::Job { event: JobEvent::Lost { .. }, .. } => AlertEvent::JobLost,
+            Self::Storage { event: StorageEvent::Failed { .. }, .. } => AlertEvent::StorageFailed,
+            Self::Storage { event: StorageEvent::Recovered, .. } => AlertEvent::StorageRecovered,
         }
     }
 
@@ -185,7 +233,7 @@ impl Told {
     pub(super) fn job(&self) -> Option<&str> {
         match self {
             Self::Job { job, .. } => Some(job.as_str()),
-            Self::Runner { .. } | Self::Source { .. } => None,
+            Self::Runner { .. } | Self::Source { .. } | Self::Storage { .. } => None,
         }
     }
 
@@ -197,6 +245,7 @@ impl Told {
             }
             Self::Source { source, .. } => format!("source {}", source.name),
             Self::Job { job, .. } => format!("job {job}"),
+            Self::Storage { part, .. } => format!("storage {}", part.as_str()),
         }
     }
 
@@ -221,9 +270,16 @@ impl Told {
             Self::Job { job, run, event } => {
                 let (result, exit_code, reason) = match event {
                     JobEvent::Failed { result, exit_code } => (result.as_str(), *exit_code, None),
-                    JobEvent::Lost { reason } => ("unknown", None, reason.as_deref().map(plain)),
+                    JobEvent::Lost { reason } => (RunResult::Lost.as_str(), None, reason.as_deref().map(plain)),
                 };
                 JsonTold::Job { job: job.as_str(), run: RunJson { id: *run, result, exit_code, reason } }
+            }
+            Self::Storage { part, event } => {
+                let error = match event {
+                    StorageEvent::Failed { error } => Some(plain(error)),
+                    StorageEvent::Recovered => None,
+                };
+                JsonTold::Storage { storage: StorageJson { part: part.as_str(), error } }
             }
         }
     }
@@ -255,6 +311,16 @@ impl Told {
             Self::Job { job, event: JobEvent::Lost { reason }, .. } => {
                 let reason = reason.as_deref().map_or_else(String::new, |reason| format!(": {}", plain(reason)));
                 format!("nobody knows how job {job} has ended{reason}")
+            }
+            Self::Storage { part, event } => {
+                let what = match part {
+                    Part::History => "the history of ci-bridge",
+                    Part::Archive => "the archive of ci-bridge",
+                };
+                match event {
+                    StorageEvent::Failed { error } => format!("{what} cannot be written: {}", plain(error)),
+                    StorageEvent::Recovered => format!("{what} is written again"),
+                }
             }
         }
     }

@@ -116,7 +116,7 @@ pub(super) mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::alerts::event::{JobEvent, SourceEvent, Told, WatchedSource};
+    use crate::alerts::event::{JobEvent, Part, SourceEvent, StorageEvent, Told, WatchedSource};
     use crate::run::{RunId, RunResult};
     use crate::runners::transitions::{Changes, Known, Transition, Turn};
     use crate::runners::uptime::{Entry, State};
@@ -256,8 +256,15 @@ pub(super) mod tests {
         assert_eq!((&failed["type"], &failed["job"]), (&json!("job.failed"), &json!("ci-test-build")));
         assert_eq!(failed["run"], json!({"id": run, "result": "exit-code", "exit_code": 3}));
         let lost = event(Told::Job { job, run, event: JobEvent::Lost { reason: None } });
-        assert_eq!(json_of(&lost)["run"]["result"], "unknown");
+        assert_eq!(json_of(&lost)["run"]["result"], "lost");
         assert_eq!(lost.told.line(), "nobody knows how job ci-test-build has ended");
+        let storage = |about| event(Told::Storage { part: Part::History, event: about });
+        let failed = storage(StorageEvent::Failed { error: "its disk is full\n".to_owned() });
+        assert_eq!(json_of(&failed)["storage"], json!({"part": "history", "error": "its disk is full\u{fffd}"}));
+        assert_eq!(failed.told.line(), "the history of ci-bridge cannot be written: its disk is full\u{fffd}");
+        let recovered = json_of(&storage(StorageEvent::Recovered));
+        assert_eq!(recovered["type"], "storage.recovered");
+        assert_eq!(recovered["storage"], json!({"part": "history"}));
     }
 
     #[test]

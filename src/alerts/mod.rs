@@ -12,12 +12,14 @@ mod event;
 mod format;
 mod guard;
 mod signature;
+mod teller;
 mod template;
 
 use std::path::PathBuf;
 
 pub use self::courier::{Courier, Round};
-pub use self::event::{Event, JobEvent, SourceEvent, Told, WatchedSource};
+pub use self::event::{Event, JobEvent, Part, SourceEvent, StorageEvent, Told, WatchedSource};
+pub use self::teller::Teller;
 
 use self::format::Form;
 use self::signature::Secret;

@@ -77,11 +77,15 @@ pub enum AlertEvent {
     JobFailed,
     /// Nobody knows how a run has ended.
     JobLost,
+    /// The bridge can't write its history, or archive logs.
+    StorageFailed,
+    /// It can again.
+    StorageRecovered,
 }
 
 impl AlertEvent {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Created,
         Self::Removed,
         Self::Online,
@@ -91,6 +95,8 @@ impl AlertEvent {
         Self::SourceRecovered,
         Self::JobFailed,
         Self::JobLost,
+        Self::StorageFailed,
+        Self::StorageRecovered,
     ];
     /// Those that are told of unless `events` says otherwise.
     const DEFAULT: [Self; 4] = [Self::Created, Self::Removed, Self::Online, Self::Offline];
@@ -108,6 +114,8 @@ impl AlertEvent {
             Self::SourceRecovered => "source.recovered",
             Self::JobFailed => "job.failed",
             Self::JobLost => "job.lost",
+            Self::StorageFailed => "storage.failed",
+            Self::StorageRecovered => "storage.recovered",
         }
     }
 

@@ -110,7 +110,7 @@ impl Runners {
     /// [`Error`] if that can't be recorded.
     pub async fn replay(&self, delivery: DeliveryId) -> Result<bool, Error> {
         let replayed = self.store()?.replay(delivery, Timestamp::now()).await?;
-        self.wake_couriers();
+        self.teller().wake_couriers();
         Ok(replayed)
     }
 

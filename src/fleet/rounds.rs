@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{Watch, Watched, retire_sources_but};
-use crate::alerts::Alerts;
+use crate::alerts::{Alerts, Teller};
 use crate::config::RunnerSource;
 use crate::runners::poller::Trigger;
 use crate::runners::{OpenError, Provider, Source, SourceName};
@@ -28,8 +28,7 @@ pub struct Runners(Arc<Shared>);
 
 struct Shared {
     sources: Vec<(SourceName, Provider, Trigger)>,
-    /// For the couriers: there is something to be sent.
-    wake: Arc<Notify>,
+    teller: Teller,
     store: watch::Sender<Option<Store>>,
 }
 
@@ -37,7 +36,6 @@ struct Shared {
 pub struct Rounds {
     runners: Runners,
     sources: Vec<Round>,
-    alerts: Arc<Alerts>,
 }
 
 struct Round {
@@ -67,8 +65,9 @@ impl Runners {
             .iter()
             .map(|Round { watched, trigger, .. }| (watched.name.clone(), watched.provider, trigger.clone()));
         let asked = asked.collect();
-        let runners = Self(Arc::new(Shared { sources: asked, wake: Arc::default(), store: watch::channel(None).0 }));
-        Ok((runners.clone(), Rounds { runners, sources, alerts: Arc::new(alerts) }))
+        let teller = Teller::new(alerts);
+        let runners = Self(Arc::new(Shared { sources: asked, teller, store: watch::channel(None).0 }));
+        Ok((runners.clone(), Rounds { runners, sources }))
     }
 
     /// Has everything be kept in `store` from now on.
@@ -86,9 +85,10 @@ impl Runners {
         self.0.sources.iter().map(|(name, provider, _)| (name, *provider))
     }
 
-    /// Has the couriers look for something to be sent.
-    pub(super) fn wake_couriers(&self) {
-        self.0.wake.notify_waiters();
+    /// For whoever else has something to tell.
+    #[must_use]
+    pub fn teller(&self) -> &Teller {
+        &self.0.teller
     }
 
     /// The history, as soon as it is open.
@@ -100,7 +100,8 @@ impl Runners {
 impl Rounds {
     /// Polls and tells from the moment on in which there is a store, until `stop`. The store may be closed after that.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { runners, sources, alerts } = self;
+        let Self { runners, sources } = self;
+        let (alerts, wake) = (runners.teller().alerts(), runners.teller().wake());
         let mut opened = runners.0.store.subscribe();
         let store = match stop.run_until_cancelled(opened.wait_for(Option::is_some)).await {
             Some(Ok(store)) => store.clone(),
@@ -108,18 +109,18 @@ impl Rounds {
         };
         let Some(store) = store else { return };
         let names: Vec<_> = sources.iter().map(|round| &round.watched.name).collect();
-        if let Err(error) = settle(&names, &alerts, &store).await {
+        if let Err(error) = settle(&names, alerts, &store).await {
             log::error!("what is configured no longer is still in the history: {}", Chain(&error));
         }
         let mut tasks = JoinSet::new();
         match alerts.couriers(&store) {
             Ok(couriers) => couriers.into_iter().for_each(|courier| {
-                tasks.spawn(courier.run(runners.0.wake.clone(), stop.clone()));
+                tasks.spawn(courier.run(wake.clone(), stop.clone()));
             }),
             Err(error) => log::error!("alerts are kept and not sent: {}", Chain(&error)),
         }
         for round in sources {
-            tasks.spawn(round.run(store.clone(), alerts.clone(), runners.0.wake.clone(), stop.clone()));
+            tasks.spawn(round.run(store.clone(), runners.teller().clone(), stop.clone()));
         }
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
@@ -130,9 +131,10 @@ impl Rounds {
 }
 
 impl Round {
-    async fn run(self, store: Store, alerts: Arc<Alerts>, wake: Arc<Notify>, stop: CancellationToken) {
+    async fn run(self, store: Store, teller: Teller, stop: CancellationToken) {
         let Self { watched, mut source, trigger } = self;
         let Some(watch) = stop.run_until_cancelled(open(watched, &store)).await else { return };
+        let (alerts, wake) = (teller.alerts().clone(), teller.wake().clone());
         watch.run(async move || source.poll().await, alerts, wake, trigger, stop).await;
     }
 }

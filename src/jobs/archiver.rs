@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -126,7 +126,8 @@ impl Archiver {
         let (waiting, logs) = mpsc::channel(WAITING_MOST);
         let (news, told) = mpsc::channel(NEWS);
         let kept = HashMap::new();
-        let task = ArchiverTask { journal, archive, limits, retry, logs, news, failed: VecDeque::new(), kept };
+        let task =
+            ArchiverTask { journal, archive, limits, retry, logs, news, failed: VecDeque::new(), kept, troubles: None };
         (Self { waiting }, task, told)
     }
 
@@ -151,9 +152,17 @@ pub struct ArchiverTask {
     failed: VecDeque<EndedLog>,
     /// What is in the archive.
     kept: HashMap<InvocationId, Kept>,
+    /// Who wants to know whether logs can be archived, and why not.
+    troubles: Option<watch::Sender<Option<String>>>,
 }
 
 impl ArchiverTask {
+    /// The same, which also says there why logs can't be archived, and nothing when they can be again.
+    #[must_use]
+    pub fn telling(self, troubles: watch::Sender<Option<String>>) -> Self {
+        Self { troubles: Some(troubles), ..self }
+    }
+
     /// Archives what is offered until `stop`, or until nobody can offer anything any more. Nothing is left then of a log
     /// that is being written; like those that wait, it is to be offered again.
     pub async fn run(mut self, stop: CancellationToken) {
@@ -196,6 +205,7 @@ impl ArchiverTask {
         }
         if self.failed.is_empty() {
             log::info!("logs are archived again");
+            self.has_trouble(None);
         }
     }
 
@@ -218,6 +228,7 @@ impl ArchiverTask {
                 } else if self.failed.is_empty() {
                     let shown = log.run.job.name();
                     log::error!("the log of {shown} is not archived, but will be tried again: {}", Chain(&reason));
+                    self.has_trouble(Some(Chain(&reason).to_string()));
                 }
                 let run = log.run.clone();
                 if again {
@@ -227,6 +238,12 @@ impl ArchiverTask {
             }
         };
         self.tell(news).await;
+    }
+
+    fn has_trouble(&self, trouble: Option<String>) {
+        if let Some(troubles) = &self.troubles {
+            troubles.send_replace(trouble);
+        }
     }
 
     async fn tell(&self, news: News) {

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,7 @@ use super::find::time;
 use super::registry::{Begun, Record};
 use super::run::{Log, LogPlace, Phase, Run, RunId, RunResult};
 use super::{Jobs, QUIET_ROUNDS, SETTLING};
+use crate::alerts::Teller;
 use crate::invocation::InvocationId;
 use crate::journal::{self, FoundRun};
 use crate::policy::AllowedJob;
@@ -30,6 +32,8 @@ const UNTOLD: usize = 20_000;
 pub(super) const REMEMBERED: u32 = 1000;
 /// Runs that are looked into at once after their end.
 const EXAMINED_AT_ONCE: usize = 16;
+/// A run that the bridge comes to know of only after its end is told of if that was not longer before the bridge began.
+const RECENT: Duration = Duration::from_hours(24);
 /// How long what has not been written may take at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -63,18 +67,32 @@ impl History {
         }
     }
 
-    /// Writes what is new of a run.
-    async fn write(store: &Store, record: &Record) -> Result<(), store::Error> {
-        let run = record.run();
+    /// Writes what is new of a run, with what is to be told of its end.
+    async fn write(store: &Store, record: &Record, teller: &Teller, since: Timestamp) -> Result<(), store::Error> {
+        let (run, kept) = (record.run(), &record.kept);
         let unexplained =
             matches!(&run.phase, Phase::Ended(end) if end.result == RunResult::Lost && end.lost.is_none());
+        let may_change = run.ended().is_some() && record.is_hearsay() && !kept.understood.load(Ordering::Acquire);
         // What is recorded as ended stays so; it is looked into first, and announced again.
-        if unexplained || record.kept.withdrawn.load(Ordering::Acquire) {
+        if unexplained || may_change || kept.withdrawn.load(Ordering::Acquire) {
             return Ok(());
         }
-        if !record.kept.recorded.load(Ordering::Acquire) {
-            store.insert_run(run.to_record()).await?;
-            record.kept.recorded.store(true, Ordering::Release);
+        let recorded = kept.recorded.load(Ordering::Acquire);
+        match run.ended() {
+            Some(end) if !kept.told.load(Ordering::Acquire) => {
+                let ended = end.at.or(run.started).unwrap_or(run.requested);
+                let is_news = recorded || ended.checked_add(RECENT).is_ok_and(|until| until >= since);
+                let told = is_news.then(|| teller.of_run(run.job.name(), run.id, end, Timestamp::now()));
+                store.end_run(run.to_record(), told.unwrap_or_default()).await?;
+                teller.wake_couriers();
+                kept.recorded.store(true, Ordering::Release);
+                kept.told.store(true, Ordering::Release);
+            }
+            Some(_) | None if !recorded => {
+                store.insert_run(run.to_record()).await?;
+                kept.recorded.store(true, Ordering::Release);
+            }
+            Some(_) | None => {}
         }
         store.update_run(run.id, run.progress()).await?;
         store.update_log(run.id, run.log).await?;
@@ -88,12 +106,19 @@ pub struct Recorder {
     news: mpsc::UnboundedReceiver<Record>,
     /// What has not been written, each run once.
     untold: VecDeque<Record>,
+    teller: Teller,
     is_failing: bool,
 }
 
 impl Recorder {
     pub(super) fn new(jobs: Jobs, news: mpsc::UnboundedReceiver<Record>) -> Self {
-        Self { jobs, news, untold: VecDeque::new(), is_failing: false }
+        Self { jobs, news, untold: VecDeque::new(), teller: Teller::default(), is_failing: false }
+    }
+
+    /// The same, which also tells of runs that fail or get lost.
+    #[must_use]
+    pub fn telling(self, teller: Teller) -> Self {
+        Self { teller, ..self }
     }
 
     /// Works until `stop` is cancelled, and then writes what is left.
@@ -138,7 +163,7 @@ impl Recorder {
     async fn write(&mut self) {
         let Some(store) = self.jobs.history.store().cloned() else { return };
         while let Some(record) = self.untold.front().cloned() {
-            match History::write(&store, &record).await {
+            match History::write(&store, &record, &self.teller, self.jobs.since).await {
                 Ok(()) => {}
                 // The run had an id before the bridge met it again.
                 Err(store::Error::Conflict(_)) => self.rename(&store, &record).await,
@@ -344,6 +369,11 @@ impl Jobs {
         }
         record.explain(NOBODY_KNOWS);
         if record.run().ended().is_some() {
+            record.kept.understood.store(true, Ordering::Release);
+            if record.is_hearsay() {
+                // Its end has waited for this.
+                record.announce();
+            }
             record.note_log(Log { place: LogPlace::Journal, complete });
             self.offer_log(record, complete);
         } else {

@@ -55,6 +55,10 @@ pub(super) struct Kept {
     pub(super) promised: AtomicBool,
     /// Whether what is to be found out after its end has been, or is being.
     pub(super) examined: AtomicBool,
+    /// Whether that has come to its end.
+    pub(super) understood: AtomicBool,
+    /// Whether the store has its end, so that all have been told of it who wanted to be.
+    pub(super) told: AtomicBool,
 }
 
 /// Whether the log of a run that has ended is whole.
@@ -451,6 +455,7 @@ impl Registry {
         record.kept.adopted.store(true, Ordering::Relaxed);
         record.kept.recorded.store(true, Ordering::Relaxed);
         record.kept.examined.store(is_over, Ordering::Relaxed);
+        record.kept.told.store(is_over, Ordering::Relaxed);
         record
     }
 

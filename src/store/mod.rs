@@ -33,6 +33,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, SqlitePool};
+use tokio::sync::watch;
 
 pub use self::audit::{AuditEntry, AuditFilter, AuditId, AuditRecord};
 pub use self::backup::{BackupError, backup};
@@ -63,6 +64,7 @@ pub struct Store {
     writer: Writer,
     readers: SqlitePool,
     damaged: Arc<AtomicBool>,
+    failures: watch::Receiver<Option<Error>>,
 }
 
 /// A store that has just been opened.
@@ -110,8 +112,10 @@ impl Store {
         let failed = |source| Error::Open { path: files.database().to_owned(), source: Arc::new(source) };
         let identity = files.identity().map_err(failed)?;
         let damaged = Arc::<AtomicBool>::default();
-        let writer = Writer::start(Desk { connection, files, identity, damaged: damaged.clone(), lock });
-        Ok(Opened { store: Self { writer, readers, damaged }, set_aside })
+        let (announced, failures) = watch::channel(None);
+        let desk = Desk { connection, files, identity, damaged: damaged.clone(), failures: announced, lock };
+        let writer = Writer::start(desk);
+        Ok(Opened { store: Self { writer, readers, damaged, failures }, set_aside })
     }
 
     /// Finishes the writes that wait, and closes the database so that the next start need not check it.
@@ -122,6 +126,12 @@ impl Store {
         // First, so that the connection that writes is the last one and can put away the log.
         self.readers.close().await;
         self.writer.close().await
+    }
+
+    /// The last reason for which nothing could be written, whoever wanted it; each failure is a change.
+    #[must_use]
+    pub fn failures(&self) -> watch::Receiver<Option<Error>> {
+        self.failures.clone()
     }
 
     /// Sorts what went wrong with a read.

@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, Row as _, SqliteConnection};
 use uuid::Uuid;
 
+use super::outbox::{self, Delivery};
 use super::values::{foreign, id, micros, micros_of, optional_id, optional_job, optional_number, optional_time, time};
 use super::writer::Statement;
 use super::{Error, PAGE, Store};
@@ -162,7 +163,7 @@ impl Store {
     /// # Errors
     /// [`Error::Conflict`] if another run has its invocation.
     pub async fn insert_run(&self, run: Run) -> Result<(), Error> {
-        self.writer.write(move |connection| Box::pin(insert(connection, run))).await
+        self.writer.write(move |connection| Box::pin(async { insert(connection, run).await.map(drop) })).await
     }
 
     /// Records how far a run has come; `false` if there is no such run.
@@ -173,7 +174,17 @@ impl Store {
     /// # Errors
     /// [`Error::Conflict`] if another run has its invocation.
     pub async fn update_run(&self, run: RunId, progress: Progress) -> Result<bool, Error> {
-        self.writer.write(move |connection| Box::pin(update(connection, run, progress))).await
+        let known = self.writer.write(move |connection| Box::pin(update(connection, run, progress))).await?;
+        Ok(known.is_some())
+    }
+
+    /// Records a run that has ended, whether or not it is recorded already, and in the same transaction what is to be told
+    /// of its end. If that was recorded before, nobody is told again.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if another run has its invocation; nothing is recorded then.
+    pub async fn end_run(&self, run: Run, told: Vec<Delivery>) -> Result<(), Error> {
+        self.writer.write(move |connection| Box::pin(end(connection, run, told))).await
     }
 
     /// Forgets a run that was recorded and then did not begin; `false` if it is no longer queued.
@@ -310,12 +321,13 @@ fn bind_progress(statement: &'static str, run: RunId, progress: &Progress) -> St
         .bind(lost)
 }
 
-async fn insert(connection: &mut SqliteConnection, run: Run) -> Result<(), Error> {
+/// Records a run; false if it is recorded already.
+async fn insert(connection: &mut SqliteConnection, run: Run) -> Result<bool, Error> {
     let (name, request) = match run.origin {
         Origin::Token { name, request } => (Some(name.to_string()), Some(request.as_bytes().to_vec())),
         Origin::Systemd => (None, None),
     };
-    bind_progress(INSERT, run.id, &run.progress)
+    let inserted = bind_progress(INSERT, run.id, &run.progress)
         .bind(run.job.to_string())
         .bind(name)
         .bind(request)
@@ -325,23 +337,33 @@ async fn insert(connection: &mut SqliteConnection, run: Run) -> Result<(), Error
         .bind((!run.inputs.is_empty()).then(|| Value::Object(run.inputs).to_string()))
         .execute(connection)
         .await?;
-    Ok(())
+    Ok(inserted.rows_affected() > 0)
 }
 
-async fn update(connection: &mut SqliteConnection, run: RunId, news: Progress) -> Result<bool, Error> {
+async fn end(connection: &mut SqliteConnection, run: Run, told: Vec<Delivery>) -> Result<(), Error> {
+    let (id, progress) = (run.id, run.progress.clone());
+    let known = if insert(connection, run).await? { None } else { update(connection, id, progress).await? };
+    match known {
+        Some(Progress { phase: Phase::Ended(_), .. }) => Ok(()),
+        Some(_) | None => outbox::insert(connection, told).await,
+    }
+}
+
+/// Returns what was known before; `None` if there is no such run.
+async fn update(connection: &mut SqliteConnection, run: RunId, news: Progress) -> Result<Option<Progress>, Error> {
     let statement = sqlx::query_as("SELECT * FROM runs WHERE id = ?").bind(run.as_bytes().to_vec());
     let Some(Run { progress: known, .. }) = statement.fetch_optional(&mut *connection).await? else {
-        return Ok(false);
+        return Ok(None);
     };
     let progress = known.clone().with(news);
     if progress == known {
-        return Ok(true);
+        return Ok(Some(known));
     }
     bind_progress(UPDATE, run, &progress).execute(&mut *connection).await?;
     if progress.phase != Phase::Queued {
         sqlx::query("DELETE FROM queue WHERE run = ?").bind(run.as_bytes().to_vec()).execute(connection).await?;
     }
-    Ok(true)
+    Ok(Some(known))
 }
 
 impl FromRow<'_, SqliteRow> for Run {

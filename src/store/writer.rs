@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteQueryResult};
 use sqlx::{Connection as _, Sqlite, SqliteConnection};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +80,8 @@ pub(super) struct Desk {
     pub(super) identity: Identity,
     /// Whether anybody has met damage. Such a database is checked when it is opened again.
     pub(super) damaged: Arc<AtomicBool>,
+    /// Where the last failure is announced that was no single write's.
+    pub(super) failures: watch::Sender<Option<Error>>,
     /// Keeps other processes away as long as the connection is open.
     pub(super) lock: File,
 }
@@ -147,6 +149,11 @@ impl Desk {
             let _ = self.say("ROLLBACK").await;
         } else if self.files.identity().ok().as_ref() != Some(&self.identity) {
             committed = Err(Error::Gone);
+        }
+        match &committed {
+            // Others have locked it, and will unlock it.
+            Ok(()) | Err(Error::Busy(_)) => {}
+            Err(error) => drop(self.failures.send_replace(Some(error.clone()))),
         }
         for write in batch {
             write.settle(committed.clone());

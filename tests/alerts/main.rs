@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod delivery;
 #[cfg(test)]
+mod outages;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod support;

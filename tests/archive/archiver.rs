@@ -13,7 +13,7 @@ use ci_bridge::jobs::{Archiver, EndedLog, News, NotArchived};
 use ci_bridge::journal::{Entry, Filter, From, Gap, Journal, Run};
 use jiff::Timestamp;
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Layout, Line, Place, START_USEC, run};
@@ -41,6 +41,8 @@ struct Work {
     archiver: Archiver,
     news: mpsc::Receiver<News>,
     archive: Archive,
+    /// Why logs can't be archived.
+    trouble: watch::Receiver<Option<String>>,
     _stop: tokio_util::sync::DropGuard,
     _directory: TempDir,
 }
@@ -55,8 +57,9 @@ impl Work {
     fn begin_in(directory: TempDir, archive: Archive, journal: Journal, limits: Limits, retry: Duration) -> Self {
         let (archiver, task, news) = Archiver::new(journal, archive.clone(), limits, retry);
         let stop = CancellationToken::new();
-        tokio::spawn(task.run(stop.clone()));
-        Self { archiver, news, archive, _stop: stop.drop_guard(), _directory: directory }
+        let (troubles, trouble) = watch::channel(None);
+        tokio::spawn(task.telling(troubles).run(stop.clone()));
+        Self { archiver, news, archive, trouble, _stop: stop.drop_guard(), _directory: directory }
     }
 
     async fn news(&mut self) -> News {
@@ -291,6 +294,7 @@ async fn overcome(place: &Path) {
     };
     assert_eq!(small, (run('9'), 0, vec![], true));
     assert_eq!(work.entries(&run('1')), None);
+    assert!(work.trouble.borrow().as_ref().is_some_and(|trouble| trouble.contains("no space")), "{:?}", work.trouble);
     fs::remove_file(&filler).unwrap();
     let mut done = Vec::new();
     while done.len() < 2 {
@@ -302,4 +306,6 @@ async fn overcome(place: &Path) {
     done.sort_by_key(|(run, ..)| run.invocation);
     assert_eq!(done, ['1', '2'].map(|digit| (run(digit), 2002, vec![], true)));
     assert_eq!(work.entries(&run('2')).unwrap(), journal.entries(&run('2'), From::Start));
+    let well = work.trouble.wait_for(Option::is_none);
+    tokio::time::timeout(Duration::from_secs(20), well).await.expect("the trouble never ended").unwrap();
 }

@@ -5,8 +5,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
+use std::time::Duration;
 
-use ci_bridge::store::{AuditEntry, AuditFilter, Error, Store};
+use ci_bridge::alerts::{Alerts, Teller};
+use ci_bridge::config::Settings;
+use ci_bridge::outages;
+use ci_bridge::store::{AuditEntry, AuditFilter, DeliveryFilter, DeliveryRecord, Error, Store};
 use sqlx::Connection as _;
 
 use crate::support::{DIRECTORY, Disk, Home, ended, entry, queued, same_test, stranger};
@@ -57,6 +61,43 @@ async fn a_full_disk_is_told_and_room_is_used_again() {
     disk.make_room();
     let store = disk.home.open().await;
     assert_eq!(audited(&store).await, written);
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "mounts file systems, as root: make test"]
+async fn who_wants_to_know_of_a_full_disk_is_told_once_that_it_is_and_once_that_it_is_over() {
+    let disk = Disk::in_memory("8m");
+    let store = disk.home.open().await;
+    let text = "jobs.prefixes = [\"ci-test-\"]\n[[alerts]]\nname = \"ops\"\nurl = \"https://hooks.example.com/x\"\n\
+                events = [\"storage.failed\", \"storage.recovered\"]\n";
+    let teller = Teller::new(Alerts::load(&Settings::parse(text).unwrap().alerts).unwrap());
+    let quiet = Duration::from_millis(300);
+    let watching = tokio::spawn(outages::watch_history(store.clone(), None, teller, quiet));
+    let told = async || {
+        let deliveries = store.deliveries(DeliveryFilter::All, None, 10).await.unwrap();
+        let said = |record: &DeliveryRecord| (record.delivery.kind.clone(), record.delivery.body.clone());
+        deliveries.iter().rev().map(said).collect::<Vec<_>>()
+    };
+    disk.fill();
+    for _ in 0..10 {
+        while write(&store).await.is_ok() {}
+    }
+    assert!(told().await.iter().all(|(kind, _)| kind == "storage.failed"));
+    disk.make_room();
+    let over = async {
+        while told().await.last().is_none_or(|(kind, _)| kind != "storage.recovered") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), over).await.expect("it was never over");
+    let told = told().await;
+    let kinds: Vec<_> = told.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(kinds, ["storage.failed", "storage.recovered"]);
+    let body: serde_json::Value = serde_json::from_slice(&told[0].1).unwrap();
+    assert_eq!(body["storage"]["part"], "history");
+    assert!(body["storage"]["error"].as_str().unwrap().contains("disk is full"), "{body}");
+    watching.abort();
     store.close().await.unwrap();
 }
 

@@ -1,11 +1,11 @@
 use ci_bridge::invocation::MainExit;
 use ci_bridge::run::{RunId, RunResult};
-use ci_bridge::store::{End, Error, Log, LogPlace, Origin, PAGE, Phase, Progress, Run};
+use ci_bridge::store::{DeliveryFilter, End, Error, Log, LogPlace, Origin, PAGE, Phase, Progress, Run, Store};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::support::{Home, ended, ids, invocation, job, queued, running, success};
+use crate::support::{Home, delivery, ended, ids, invocation, job, queued, running, success};
 
 #[tokio::test]
 async fn a_run_that_was_not_recorded_is_not_known() {
@@ -100,6 +100,30 @@ async fn a_run_that_has_ended_never_runs_again() {
         assert!(store.update_run(run.id, late).await.unwrap());
         assert_eq!(store.run(run.id).await.unwrap(), Some(run.clone()));
     }
+}
+
+#[tokio::test]
+async fn the_end_of_a_run_and_what_is_told_of_it_are_recorded_together_and_once() {
+    let home = Home::new();
+    let store = home.open().await;
+    let known = running(0);
+    store.insert_run(known.clone()).await.unwrap();
+    let over = Run { progress: Progress { phase: Phase::Ended(success(60)), ..known.progress.clone() }, ..known };
+    // One that is recorded only now, and one whose invocation is taken.
+    let (new, refused) = (ended(1), Run { progress: over.progress.clone(), ..queued(2) });
+    let count = async |store: &Store| store.deliveries(DeliveryFilter::All, None, 9).await.unwrap().len();
+    for (number, run) in [&over, &new].into_iter().enumerate() {
+        store.end_run(run.clone(), vec![delivery("ops", "a", 60)]).await.unwrap();
+        // It was acknowledged, so it is there whatever comes.
+        let killed = home.killed();
+        let after = killed.open().await;
+        assert_eq!((after.run(run.id).await.unwrap().as_ref(), count(&after).await), (Some(run), number + 1));
+        store.end_run(run.clone(), vec![delivery("ops", "a", 61)]).await.unwrap();
+        assert_eq!(count(&store).await, number + 1);
+    }
+    let error = store.end_run(refused.clone(), vec![delivery("ops", "a", 62)]).await;
+    assert!(matches!(error, Err(Error::Conflict(_))), "{error:?}");
+    assert_eq!((store.run(refused.id).await.unwrap(), count(&store).await), (None, 2));
 }
 
 #[tokio::test]

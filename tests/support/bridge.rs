@@ -204,6 +204,7 @@ impl Bridge {
         let (audit, auditor) = Audit::new();
         let (runners, rounds) = Runners::new(&setup.runners, Alerts::load(&setup.alerts).unwrap(), None).unwrap();
         let mut forgetting = None;
+        let recorder = recorder.telling(runners.teller().clone());
         if setup.history {
             let store = Store::open(state.path()).await.unwrap().store;
             forgetting = setup.kept.map(|kept| keep_to(kept, store.clone(), jobs.clone()));

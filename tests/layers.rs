@@ -14,7 +14,7 @@ type Part = (&'static str, &'static [&'static str], &'static [&'static str]);
 /// What would make a part more than a function of its inputs.
 const IMPURE: [&str; 5] = ["axum", "hyper", "sqlx", "tokio", "zbus"];
 
-const PARTS: [Part; 23] = [
+const PARTS: [Part; 24] = [
     ("invocation", &[], &IMPURE),
     ("run", &["invocation"], &IMPURE),
     ("policy", &[], &IMPURE),
@@ -22,6 +22,7 @@ const PARTS: [Part; 23] = [
     ("config", &["inputs", "policy"], &IMPURE),
     ("auth", &["config", "policy"], &IMPURE),
     ("setup", &["policy"], &IMPURE),
+    ("import", &["config"], &IMPURE),
     ("telemetry", &[], &IMPURE),
     ("runners", &["config", "telemetry"], &["axum", "hyper", "sqlx", "zbus"]),
     ("journal", &["invocation", "policy", "telemetry"], &IMPURE),
@@ -76,6 +77,7 @@ const PARTS: [Part; 23] = [
             "auth",
             "config",
             "credentials",
+            "import",
             "inputs",
             "journal",
             "policy",

@@ -13,7 +13,7 @@
 //!
 //! * Pure: [`policy`] says which units may be touched, [`auth`] who asks, [`config`] what the administrator decided,
 //!   [`inputs`] what a job may be given, [`invocation`] what one start of a unit is called, [`run`] what the bridge calls
-//!   it, [`setup`] what is put into the system.
+//!   it, [`setup`] what is put into the system, [`import`] what the configuration of another monitor means here.
 //! * Adapters: [`systemd`] talks to PID 1 and mirrors the states of units, [`journal`] reads what they wrote. Neither
 //!   knows of the other. [`store`] keeps what became of runs, and knows of neither. [`archive`] keeps what the journal
 //!   said when journald no longer does. [`credentials`] hands the inputs of jobs to systemd.
@@ -36,6 +36,7 @@ pub mod config;
 pub mod credentials;
 pub mod fleet;
 pub mod http;
+pub mod import;
 pub mod inputs;
 pub mod invocation;
 pub mod jobs;

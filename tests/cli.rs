@@ -415,3 +415,78 @@ fn man_pages_and_completions_are_generated() {
     }
     assert!(!directory.path().join("ci-bridge-generate.1").exists());
 }
+
+const GH_RUNNER_UPTIME: &str = "\
+grace_period: 3
+created_template_path: created.j2
+removed_template_path: removed.j2
+online_template_path: online.j2
+offline_template_path: offline.j2
+orgs:
+  - {name: acme, github_base_uri: https://api.github.com, github_pat: s3cret-1, webhook_endpoint: https://a.example/s3cret-2}
+";
+
+fn import(directory: &Path, words: &[&str]) -> Outcome {
+    let output = Command::new(env!("CARGO_BIN_EXE_ci-bridge"))
+        .args(["import", "gh-runner-uptime"])
+        .args(words)
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Outcome { status: output.status.code().unwrap(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+#[test]
+fn import_prints_settings_without_secrets_and_writes_nothing_unasked() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("config.yaml"), GH_RUNNER_UPTIME).unwrap();
+    let outcome = import(directory.path(), &["config.yaml"]);
+    assert_eq!(outcome.stderr, "");
+    let toml = outcome.ok();
+    assert!(!toml.contains("s3cret"), "{toml}");
+    assert!(toml.contains("token_file = \"/etc/ci-bridge/secrets/github-acme\""), "{toml}");
+    let template = fs::canonicalize(directory.path()).unwrap().join("created.j2");
+    assert!(toml.contains(template.to_str().unwrap()), "{toml}");
+    let settings = Settings::parse(&format!("jobs.prefixes = [\"ci-test-\"]\n{toml}")).unwrap();
+    assert_eq!((settings.runners.len(), settings.alerts.len()), (1, 1));
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn import_writes_secrets_for_the_service_alone_and_replaces_none() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("config.yaml"), GH_RUNNER_UPTIME).unwrap();
+    let words = ["config.yaml", "--write-secrets", "secrets"];
+    let outcome = import(directory.path(), &words);
+    assert!(!outcome.stderr.contains("s3cret") && outcome.stderr.lines().count() == 2, "{}", outcome.stderr);
+    assert!(outcome.ok().contains("/secrets/webhook-url\""));
+    let secrets = directory.path().join("secrets");
+    for (file, text) in [("github-acme", "s3cret-1\n"), ("webhook-url", "https://a.example/s3cret-2\n")] {
+        let path = secrets.join(file);
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o007, 0);
+    }
+    assert_eq!(fs::metadata(&secrets).unwrap().mode() & 0o777, 0o750);
+    // Again, with all of them there.
+    assert_eq!(import(directory.path(), &words).stderr, "");
+
+    fs::write(secrets.join("github-acme"), "another\n").unwrap();
+    fs::remove_file(secrets.join("webhook-url")).unwrap();
+    let error = import(directory.path(), &words).failed(1);
+    assert!(error.contains("github-acme is there already"), "{error}");
+    assert_eq!(fs::read_to_string(secrets.join("github-acme")).unwrap(), "another\n");
+    assert!(!secrets.join("webhook-url").exists());
+}
+
+#[test]
+fn import_names_the_key_of_a_mistake_and_no_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = GH_RUNNER_UPTIME.replace("s3cret-1", "s3cret 1");
+    fs::write(directory.path().join("config.yaml"), text).unwrap();
+    let error = import(directory.path(), &["config.yaml"]).failed(78);
+    assert!(error.contains("config.yaml, line 7: `orgs[0].github_pat`: a token is one line"), "{error}");
+    assert!(!error.contains("s3cret"), "{error}");
+    let error = import(directory.path(), &["nothing.yaml"]).failed(1);
+    assert!(error.contains("nothing.yaml"), "{error}");
+}

@@ -147,11 +147,11 @@ impl Courier {
     }
 
     async fn send(&self, record: &DeliveryRecord, now: Timestamp) -> Result<Answer, Fault> {
-        let Target { alert, secret, .. } = self.target.as_ref();
-        Guard { allow_private: alert.allow_private }.check(&alert.url)?;
+        let Target { alert, url, secret, .. } = self.target.as_ref();
+        Guard { allow_private: alert.allow_private }.check(url)?;
         let delivery = &record.delivery;
         let id = delivery.event.to_string();
-        let (mut method, mut url) = (Method::POST, alert.url.clone());
+        let (mut method, mut url) = (Method::POST, url.clone());
         let mut headers = HeaderMap::new();
         headers.insert("webhook-id", header(&id)?);
         headers.insert("webhook-timestamp", now.as_second().into());

@@ -237,6 +237,14 @@ impl Told {
         }
     }
 
+    /// The list of runners that it is about.
+    pub(super) fn source(&self) -> Option<&SourceName> {
+        match self {
+            Self::Runner { source, .. } | Self::Source { source, .. } => Some(&source.name),
+            Self::Job { .. } | Self::Storage { .. } => None,
+        }
+    }
+
     /// What is told in order.
     pub(super) fn subject(&self) -> String {
         match self {

@@ -17,13 +17,16 @@ mod template;
 
 use std::path::PathBuf;
 
+use url::Url;
+
 pub use self::courier::{Courier, Round};
 pub use self::event::{Event, JobEvent, Part, SourceEvent, StorageEvent, Told, WatchedSource};
 pub use self::teller::Teller;
 
 use self::format::Form;
 use self::signature::Secret;
-use crate::config::{Alert, JobPattern};
+use crate::config::{Address, Alert, JobPattern, alert_target};
+use crate::runners::SourceName;
 use crate::store::Delivery;
 
 /// Alerts can't be sent as they are configured.
@@ -38,6 +41,16 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// An address that is none.
+    #[error("the alert `{alert}` has no usable address in {}: {reason}", path.display())]
+    Address {
+        /// The name of the alert.
+        alert: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// A secret that is none.
     #[error("the alert `{alert}` has no usable secret in {}: {reason}", path.display())]
@@ -67,6 +80,7 @@ pub enum Error {
 /// A target, with what it takes to write to it.
 struct Target {
     alert: Alert,
+    url: Url,
     form: Form,
     secret: Option<Secret>,
 }
@@ -78,14 +92,14 @@ pub struct Alerts {
 }
 
 impl Alerts {
-    /// Reads what the alerts need: secrets and templates.
+    /// Reads what the alerts need: addresses, secrets and templates.
     ///
     /// # Errors
     /// [`Error`] for the first that can't be used.
     pub fn load(alerts: &[Alert]) -> Result<Self, Error> {
         let targets = alerts.iter().map(|alert| {
             let secret = alert.secret_file.as_deref().map(|path| Secret::read(alert, path)).transpose()?;
-            Ok(Target { form: Form::load(alert)?, secret, alert: alert.clone() }.into())
+            Ok(Target { url: address(alert)?, form: Form::load(alert)?, secret, alert: alert.clone() }.into())
         });
         Ok(Self { targets: targets.collect::<Result<_, Error>>()? })
     }
@@ -104,11 +118,24 @@ impl Alerts {
     }
 }
 
+fn address(alert: &Alert) -> Result<Url, Error> {
+    let path = match &alert.address {
+        Address::Url(url) => return Ok(url.clone()),
+        Address::File(path) => path,
+    };
+    let failed = |source| Error::Read { alert: alert.name.clone(), path: path.clone(), source };
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let wrong = |reason| Error::Address { alert: alert.name.clone(), path: path.clone(), reason };
+    alert_target(text.trim(), &alert.format, alert.allow_private).map_err(wrong)
+}
+
 impl Target {
     fn wants(&self, event: &Event) -> bool {
-        let job = event.told.job();
-        let of_job = |job: &str| self.alert.jobs.iter().any(|pattern: &JobPattern| pattern.matches(job));
-        self.alert.events.contains(&event.told.event()) && job.is_none_or(of_job)
+        let Alert { events, jobs, sources, .. } = &self.alert;
+        let of_job = |job: &str| jobs.iter().any(|pattern: &JobPattern| pattern.matches(job));
+        let of_source = |source: &SourceName| sources.as_ref().is_none_or(|sources| sources.contains(source));
+        let told = &event.told;
+        events.contains(&told.event()) && told.job().is_none_or(of_job) && told.source().is_none_or(of_source)
     }
 
     fn delivery(&self, event: &Event) -> Delivery {

@@ -53,7 +53,7 @@ impl Files {
     /// The tokens file, held for changes; its directory is made if it is not there.
     pub(super) fn edit_tokens(&self, settings: Option<&Settings>) -> anyhow::Result<TokensEditor> {
         let path = self.tokens_file(settings);
-        self.make_directory_of(&path)?;
+        make_directory_of(&path, self.service_group())?;
         TokensEditor::open(&path).map_err(|error: EditError| error.into())
     }
 
@@ -72,28 +72,33 @@ impl Files {
         Ok(())
     }
 
-    /// Makes the directory that `path` is to be in, readable for the service, unless it is there.
-    pub(super) fn make_directory_of(&self, path: &Path) -> anyhow::Result<()> {
-        let Some(directory) = path.parent().filter(|directory| !directory.is_dir()) else { return Ok(()) };
-        let made = directory
-            .parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::DirBuilder::new().mode(0o750).create(directory))
-            .and_then(|()| self.service_group().map_or(Ok(()), |group| chown(directory, None, Some(group))));
-        made.with_context(|| format!("failed to make the directory {}", directory.display()))
-    }
-
     /// Who may use settings and tokens: root writes, the service reads, nobody else does.
     pub(super) fn owner(&self) -> Owner {
         Owner { mode: 0o640, group: self.service_group() }
     }
 
     /// The service's group; `None` before the package made it.
-    fn service_group(&self) -> Option<u32> {
-        // The service's user is a system user of this machine, so no other source of names is asked.
-        let groups = fs::read_to_string(self.below_root("/etc/group")).unwrap_or_default();
-        group_id(&groups, SERVICE_USER)
+    pub(super) fn service_group(&self) -> Option<u32> {
+        service_group(&self.root)
     }
+}
+
+/// The service's group on the machine with that root directory; `None` before the package made it.
+pub(super) fn service_group(root: &Path) -> Option<u32> {
+    // The service's user is a system user of this machine, so no other source of names is asked.
+    let groups = fs::read_to_string(root.join("etc/group")).unwrap_or_default();
+    group_id(&groups, SERVICE_USER)
+}
+
+/// Makes the directory that `path` is to be in, readable for the service's group, unless it is there.
+pub(super) fn make_directory_of(path: &Path, group: Option<u32>) -> anyhow::Result<()> {
+    let Some(directory) = path.parent().filter(|directory| !directory.is_dir()) else { return Ok(()) };
+    let made = directory
+        .parent()
+        .map_or(Ok(()), fs::create_dir_all)
+        .and_then(|()| fs::DirBuilder::new().mode(0o750).create(directory))
+        .and_then(|()| group.map_or(Ok(()), |group| chown(directory, None, Some(group))));
+    made.with_context(|| format!("failed to make the directory {}", directory.display()))
 }
 
 /// The number of a group in the text of `/etc/group`.

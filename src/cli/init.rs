@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::files::{Files, read_if_there};
+use super::files::{Files, make_directory_of, read_if_there};
 use crate::auth::{Access, NewEntry, Token, TokenHash};
 use crate::config::{Listen, Owner, Settings, replace_file, starter};
 use crate::policy::Prefix;
@@ -127,7 +127,7 @@ fn write_settings(args: &Args) -> anyhow::Result<(Settings, Step)> {
     }
     let text = starter(&args.prefixes);
     let settings = Settings::parse(&text).context("failed to make the settings")?;
-    args.files.make_directory_of(&path)?;
+    make_directory_of(&path, args.files.service_group())?;
     write(&path, &text, args.files.owner())?;
     let step = step(&settings, Action::Wrote);
     Ok((settings, step))

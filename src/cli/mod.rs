@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod files;
 mod generate;
+mod import;
 mod init;
 mod serve;
 mod token;
@@ -55,6 +56,7 @@ enum Command {
     Token(token::Args),
     Check(check::Args),
     Backup(backup::Args),
+    Import(import::Args),
     Run(client::Run),
     State(client::State),
     Logs(client::Logs),
@@ -81,6 +83,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Token(args) => token::run(args, &mut out).map(|()| 0),
         Command::Check(args) => check::run(&args, &mut out).map(|sound| if sound { 0 } else { EXIT_FAILURE }),
         Command::Backup(args) => backup::run(&args, &mut out).map(|()| 0),
+        Command::Import(args) => import::run(&args, &mut out).map(|()| 0),
         Command::State(args) => client::state(&args, &mut out).map(|()| 0),
         Command::Logs(args) => client::logs(&args, &mut out).map(|()| 0),
         Command::Tail(args) => client::tail(&args, &mut out).map(|()| 0),

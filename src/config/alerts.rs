@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
-use super::{Fault, Section, SourceName, Value, absolute};
+use super::{Fault, RunnerSource, Section, SourceName, Value, absolute};
 
 /// One `[[alerts]]`: a place that is told, of what, and how.
 #[derive(Clone, PartialEq, Eq)]
@@ -15,13 +15,15 @@ pub struct Alert {
     /// What the administrator calls it; unique among all of them, of the form of a [`SourceName`].
     pub name: String,
     /// Where it is sent. Whoever knows the address of a chat can often write to it, so it is shown to nobody.
-    pub url: Url,
+    pub address: Address,
     /// What it looks like. Default: JSON.
     pub format: AlertFormat,
     /// What it tells of. Default: that a runner was created or removed, or is online or offline.
     pub events: BTreeSet<AlertEvent>,
     /// The jobs that `job.failed` and `job.lost` are told of. Default: all.
     pub jobs: Vec<JobPattern>,
+    /// The lists of runners of which it tells; `None` for all. Default: all.
+    pub sources: Option<BTreeSet<SourceName>>,
     /// The file with what signs the messages, or lets them in. Its path is absolute.
     pub secret_file: Option<PathBuf>,
     /// Whether it may be sent to an address of a private network, or of this machine. Default: no.
@@ -32,6 +34,15 @@ impl fmt::Debug for Alert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Alert").field("name", &self.name).field("format", &self.format).finish_non_exhaustive()
     }
+}
+
+/// The address of an alert's target.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Address {
+    /// It stands in the settings.
+    Url(Url),
+    /// It is the first line of a file, with an absolute path.
+    File(PathBuf),
 }
 
 /// What an alert looks like.
@@ -162,11 +173,11 @@ impl FromStr for JobPattern {
     }
 }
 
-/// Reads `[[alerts]]`.
-pub(super) fn alerts(root: &Section<'_>) -> Result<Vec<Alert>, Fault> {
+/// Reads `[[alerts]]`; `sources` are the lists of runners that there are.
+pub(super) fn alerts(root: &Section<'_>, sources: &[RunnerSource]) -> Result<Vec<Alert>, Fault> {
     let mut alerts: Vec<Alert> = Vec::new();
     for section in root.sections("alerts")? {
-        let alert = alert(&section)?;
+        let alert = alert(&section, sources)?;
         if alerts.iter().any(|known| known.name == alert.name) {
             return Err(section.fault(format!("`{}` is there twice; give each alert its own name", alert.name)));
         }
@@ -175,26 +186,27 @@ pub(super) fn alerts(root: &Section<'_>) -> Result<Vec<Alert>, Fault> {
     Ok(alerts)
 }
 
-fn alert(section: &Section<'_>) -> Result<Alert, Fault> {
+fn alert(section: &Section<'_>, known: &[RunnerSource]) -> Result<Alert, Fault> {
     let name: SourceName = section.require("name", "name = \"ops\"")?.parsed(str::parse)?;
-    let address = section.require("url", "url = \"https://hooks.example.com/…\"")?;
     let allow_private = section.get("allow_private").map_or(Ok(false), |value| value.flag())?;
-    let url = address.parsed(|text| webhook(text, allow_private))?;
     let secret_file = section.get("secret_file");
     let format = format(section)?;
     if let (Some(secret), AlertFormat::Slack | AlertFormat::Discord) = (&secret_file, &format) {
         return Err(secret.fault("Slack and Discord take none: their secret is in `url`"));
     }
-    if format == AlertFormat::Matrix {
-        if secret_file.is_none() {
-            return Err(section.fault("a room of Matrix needs `secret_file`, with the access token of its user"));
-        }
-        if !url.path().ends_with("/send/m.room.message") {
-            return Err(address.fault(
-                "write `https://HOST/_matrix/client/v3/rooms/ROOM/send/m.room.message`, with `%21` for the `!` of the room",
-            ));
-        }
+    if format == AlertFormat::Matrix && secret_file.is_none() {
+        return Err(section.fault("a room of Matrix needs `secret_file`, with the access token of its user"));
     }
+    let address = match section.get("url_file") {
+        None => {
+            let url = section.require("url", "url = \"https://hooks.example.com/…\"")?;
+            Address::Url(url.parsed(|text| alert_target(text, &format, allow_private))?)
+        }
+        Some(file) if section.get("url").is_some() => {
+            return Err(file.fault("`url` is there too; remove one of them"));
+        }
+        Some(file) => Address::File(absolute(&file)?),
+    };
     let events = match section.get("events") {
         None => AlertEvent::DEFAULT.into(),
         Some(value) => value.list()?.iter().map(|event| event.parsed(str::parse)).collect::<Result<_, _>>()?,
@@ -203,14 +215,33 @@ fn alert(section: &Section<'_>) -> Result<Alert, Fault> {
         None => vec![JobPattern("*".to_owned())],
         Some(value) => value.list()?.iter().map(|job| job.parsed(str::parse)).collect::<Result<_, _>>()?,
     };
+    let sources = match section.get("sources") {
+        None => None,
+        Some(value) => {
+            let names = value.list()?;
+            let names = names.iter().map(|name| name.parsed(|text| source(text, known)));
+            Some(names.collect::<Result<_, _>>()?)
+        }
+    };
     Ok(Alert {
         name: name.to_string(),
-        url,
+        address,
         format,
         events,
         jobs,
+        sources,
         secret_file: secret_file.map(|value| absolute(&value)).transpose()?,
         allow_private,
+    })
+}
+
+/// The name of a list of runners that there is.
+fn source(text: &str, known: &[RunnerSource]) -> Result<SourceName, String> {
+    known.iter().map(|source| &source.name).find(|name| name.as_str() == text).cloned().ok_or_else(|| {
+        let names: Vec<_> = known.iter().map(|source| format!("`{}`", source.name)).collect();
+        let names =
+            if names.is_empty() { "there is none".to_owned() } else { format!("choose of {}", names.join(", ")) };
+        format!("`{text}` is no list of runners; {names}")
     })
 }
 
@@ -259,9 +290,14 @@ fn header_value(text: &str) -> Result<String, String> {
     }
 }
 
-/// The address of a webhook. Errors do not repeat it.
-fn webhook(text: &str, allow_private: bool) -> Result<Url, &'static str> {
-    let url: Url = text.parse().map_err(|_| "this is no address; write `https://hooks.example.com/…`")?;
+/// The address of an alert's target, as it stands in the settings or in a file.
+///
+/// # Errors
+/// What is wrong with it; that does not repeat it.
+pub(crate) fn alert_target(text: &str, format: &AlertFormat, allow_private: bool) -> Result<Url, &'static str> {
+    const FORM: &str = "this is no address; write `https://hooks.example.com/…`";
+    // A parser of addresses passes over the ends of lines.
+    let url: Url = text.parse().ok().filter(|_| !text.contains(['\n', '\r', '\t'])).ok_or(FORM)?;
     match (url.scheme(), url.host()) {
         ("https", Some(_)) => {}
         ("http", Some(_)) if allow_private => {}
@@ -271,10 +307,15 @@ fn webhook(text: &str, allow_private: bool) -> Result<Url, &'static str> {
                         your own network",
             );
         }
-        _ => return Err("this is no address; write `https://hooks.example.com/…`"),
+        _ => return Err(FORM),
     }
     if url.host() == Some(Host::Domain("")) || !url.username().is_empty() || url.password().is_some() {
         return Err("the address must have a host and no user");
+    }
+    if *format == AlertFormat::Matrix && !url.path().ends_with("/send/m.room.message") {
+        return Err(
+            "write `https://HOST/_matrix/client/v3/rooms/ROOM/send/m.room.message`, with `%21` for the `!` of the room",
+        );
     }
     Ok(url)
 }
@@ -307,10 +348,11 @@ mod tests {
     fn the_smallest_section_has_a_default_for_everything_else() {
         let expected = Alert {
             name: "ops".to_owned(),
-            url: "https://hooks.example.com/s3cret".parse().unwrap(),
+            address: Address::Url("https://hooks.example.com/s3cret".parse().unwrap()),
             format: AlertFormat::Json,
             events: [AlertEvent::Created, AlertEvent::Removed, AlertEvent::Online, AlertEvent::Offline].into(),
             jobs: vec![JobPattern("*".to_owned())],
+            sources: None,
             secret_file: None,
             allow_private: false,
         };
@@ -329,6 +371,15 @@ mod tests {
         assert_eq!(alert.events, [AlertEvent::Offline, AlertEvent::Flapping, AlertEvent::JobLost].into());
         assert_eq!((alert.secret_file, alert.allow_private), (Some("/s".into()), true));
         assert!(alert.jobs[0].matches("ci-test-a") && !alert.jobs[0].matches("ci-tes"));
+    }
+
+    #[test]
+    fn an_alert_may_tell_of_some_lists_only_and_have_its_address_in_a_file() {
+        let list = "[[runners.github]]\nname = \"acme\"\norganization = \"acme\"\ntoken_file = \"/t\"\n";
+        let alert = "[[alerts]]\nname = \"ops\"\nurl_file = \"/u\"\nsources = [\"acme\"]\n";
+        let alert = parse(&format!("{list}{alert}")).unwrap().remove(0);
+        assert_eq!(alert.sources, Some(["acme".parse().unwrap()].into()));
+        assert!(alert.address == Address::File("/u".into()));
     }
 
     #[test]
@@ -352,6 +403,8 @@ mod tests {
                 "unknown key `alerts.templates.down`",
             ),
             (with("secret_file = \"s\""), "must start with `/`"),
+            (with("url_file = \"/u\""), "`url` is there too"),
+            (with("sources = [\"acme\"]"), "`acme` is no list of runners; there is none"),
         ] {
             assert!(found.contains(part), "{found}");
         }

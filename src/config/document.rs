@@ -28,6 +28,11 @@ impl Fault {
         Self { line: None, what: what.to_string() }
     }
 
+    /// A mistake in that line, from 1.
+    pub(crate) fn at(line: usize, what: impl fmt::Display) -> Self {
+        Self { line: Some(line), what: what.to_string() }
+    }
+
     /// The line of the mistake, from 1; `None` for what is missing.
     #[must_use]
     pub fn line(&self) -> Option<usize> {

@@ -20,7 +20,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use self::alerts::{Alert, AlertEvent, AlertFormat, JobPattern};
+pub(crate) use self::alerts::alert_target;
+pub use self::alerts::{Address, Alert, AlertEvent, AlertFormat, JobPattern};
 pub use self::api_url::{ApiUrl, NotAnApiUrl};
 pub use self::document::Fault;
 use self::document::Value;
@@ -201,7 +202,7 @@ impl Settings {
         let inputs = inputs::inputs(&jobs, prefixes.as_deref())?;
         let limits = limits(&root.section("limits")?)?;
         let runners = runners::runners(&root)?;
-        let alerts = alerts::alerts(&root)?;
+        let alerts = alerts::alerts(&root, &runners)?;
         let archive = archive(&root.section("archive")?)?;
         let history = History::read(&root.section("history")?)?;
 

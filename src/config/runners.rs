@@ -126,6 +126,37 @@ pub enum GitHubScope {
     Enterprise(String),
 }
 
+impl GitHubScope {
+    /// That of a repository, by its owner and its name: `acme/site`.
+    ///
+    /// # Errors
+    /// The rule that `text` breaks.
+    pub fn repository(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((owner, name)) if is_plain_name(owner) && !name.contains('/') && is_path_part(name) => {
+                Ok(Self::Repository { owner: owner.to_owned(), name: name.to_owned() })
+            }
+            _ => Err(format!("`{text}` is no repository; write its owner and its name, such as `acme/site`")),
+        }
+    }
+
+    /// That of an organisation, by its name.
+    ///
+    /// # Errors
+    /// The rule that `text` breaks.
+    pub fn organization(text: &str) -> Result<Self, String> {
+        plain_name(text).map(Self::Organization)
+    }
+
+    /// That of an enterprise, by its slug.
+    ///
+    /// # Errors
+    /// The rule that `text` breaks.
+    pub fn enterprise(text: &str) -> Result<Self, String> {
+        plain_name(text).map(Self::Enterprise)
+    }
+}
+
 /// As whom GitHub is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GitHubAccess {
@@ -230,9 +261,9 @@ fn github(section: &Section<'_>) -> Result<RunnerList, Fault> {
     let api_version = section.get("api_version").map(|value| value.parsed(api_version)).transpose()?;
 
     let scope = match (repository, organization, enterprise) {
-        (Some(value), None, None) => value.parsed(repository_scope)?,
-        (None, Some(value), None) => GitHubScope::Organization(value.parsed(plain_name)?),
-        (None, None, Some(value)) => GitHubScope::Enterprise(value.parsed(plain_name)?),
+        (Some(value), None, None) => value.parsed(GitHubScope::repository)?,
+        (None, Some(value), None) => value.parsed(GitHubScope::organization)?,
+        (None, None, Some(value)) => value.parsed(GitHubScope::enterprise)?,
         _ => {
             return Err(section.fault(
                 "whose runners? write one of `organization = \"acme\"`, `repository = \"acme/site\"`, \
@@ -325,15 +356,6 @@ fn api_version(text: &str) -> Result<String, String> {
     match date {
         Ok(date) if date.to_string() == text => Ok(text.to_owned()),
         _ => Err(format!("`{text}` is no version; write a date such as `2022-11-28`")),
-    }
-}
-
-fn repository_scope(text: &str) -> Result<GitHubScope, String> {
-    match text.split_once('/') {
-        Some((owner, name)) if is_plain_name(owner) && !name.contains('/') && is_path_part(name) => {
-            Ok(GitHubScope::Repository { owner: owner.to_owned(), name: name.to_owned() })
-        }
-        _ => Err(format!("`{text}` is no repository; write its owner and its name, such as `acme/site`")),
     }
 }
 

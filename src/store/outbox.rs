@@ -4,6 +4,8 @@
 //! lost without the other and each attempt sends the same. What one alert tells of one subject goes out in order: one is
 //! due, the others wait behind it. Deliveries to different alerts never wait for each other.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{FromRow, QueryBuilder, Row as _, Sqlite, SqliteConnection};
@@ -96,12 +98,18 @@ pub enum DeliveryFilter {
 /// Deliveries that are forgotten in one transaction, so that no other write waits long.
 const FORGOTTEN_AT_ONCE: u32 = 5000;
 
+/// Deliveries of one statement; it is the same text for all of a large poll but the last.
+const ROWS: usize = 64;
+
+/// What comes before the values of deliveries that are added, and after them.
 const INSERT: &str = "INSERT INTO deliveries (event, alert, type, subject, at, content_type, body, state, next_at) \
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, iif(behind, 'waiting', 'due'), iif(behind, NULL, ?5) FROM (\
-        SELECT EXISTS (\
-            SELECT 1 FROM deliveries WHERE alert = ?2 AND subject = ?4 AND state IN ('due', 'waiting')\
-        ) AS behind\
-    ) WHERE true ON CONFLICT (alert, event) DO NOTHING";
+    SELECT column1, column2, column3, column4, column5, column6, column7, \
+        iif(behind, 'waiting', 'due'), iif(behind, NULL, column5) \
+    FROM (\
+        SELECT *, EXISTS (\
+            SELECT 1 FROM deliveries WHERE alert = column2 AND subject = column4 AND state IN ('due', 'waiting')\
+        ) AS behind FROM (";
+const INSERT_END: &str = ")) WHERE true ON CONFLICT (alert, event) DO NOTHING";
 
 const DUE: &str = "SELECT * FROM deliveries \
     WHERE alert = ?1 AND state = 'due' AND next_at <= ?2 ORDER BY next_at LIMIT ?3";
@@ -155,19 +163,38 @@ impl From<DeliveryId> for i64 {
 
 /// Adds deliveries, within a transaction.
 pub(super) async fn insert(connection: &mut SqliteConnection, deliveries: Vec<Delivery>) -> Result<(), Error> {
-    for delivery in deliveries {
-        sqlx::query(INSERT)
-            .bind(delivery.event.as_bytes().to_vec())
-            .bind(delivery.alert)
-            .bind(delivery.kind)
-            .bind(delivery.subject)
-            .bind(micros(delivery.at))
-            .bind(delivery.content_type)
-            .bind(delivery.body)
-            .execute(&mut *connection)
-            .await?;
+    for deliveries in apart(&deliveries) {
+        insertion(deliveries).build().persistent(deliveries.len() == ROWS).execute(&mut *connection).await?;
     }
     Ok(())
+}
+
+/// The deliveries in their order, in parts that one statement may add: it can't see that one has to wait for another one
+/// of the same alert and subject which it adds itself.
+fn apart(deliveries: &[Delivery]) -> impl Iterator<Item = &[Delivery]> {
+    let mut rest = deliveries;
+    std::iter::from_fn(move || {
+        let mut subjects = HashSet::new();
+        let next = rest.iter().take(ROWS).map(|delivery| (&delivery.alert, &delivery.subject));
+        let (part, others) = rest.split_at(next.take_while(|subject| subjects.insert(*subject)).count());
+        rest = others;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+fn insertion(deliveries: &[Delivery]) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::<Sqlite>::new(INSERT);
+    query.push_values(deliveries, |mut row, delivery| {
+        row.push_bind(delivery.event.as_bytes().to_vec())
+            .push_bind(delivery.alert.clone())
+            .push_bind(delivery.kind.clone())
+            .push_bind(delivery.subject.clone())
+            .push_bind(micros(delivery.at))
+            .push_bind(delivery.content_type.clone())
+            .push_bind(delivery.body.clone());
+    });
+    query.push(INSERT_END);
+    query
 }
 
 impl Store {
@@ -339,8 +366,18 @@ mod tests {
     async fn no_question_looks_at_all_deliveries() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).await.unwrap().store;
+        let delivery = Delivery {
+            event: Uuid::nil(),
+            alert: String::new(),
+            kind: String::new(),
+            subject: String::new(),
+            at: Timestamp::UNIX_EPOCH,
+            content_type: String::new(),
+            body: Vec::new(),
+        };
+        let insertion = insertion(&[delivery]).into_string();
         let cases = [
-            (INSERT, "deliveries_open (alert=? AND subject=?)"),
+            (insertion.as_str(), "deliveries_open (alert=? AND subject=?)"),
             (DUE, "deliveries_due (alert=? AND next_at<?)"),
             (NEXT, "deliveries_due (alert=?)"),
             (ADVANCE, "deliveries_open (alert=? AND subject=?)"),

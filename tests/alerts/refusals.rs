@@ -88,3 +88,25 @@ async fn files_that_an_alert_needs_are_looked_at_when_it_is_loaded() {
     assert!(matches!(template(&missing), Some(Error::Read { .. })));
     assert!(matches!(template(&broken), Some(Error::Template { .. })));
 }
+
+#[tokio::test]
+async fn an_address_in_a_file_is_held_to_the_same_rules_and_never_repeated() {
+    let (hook, address) = Hook::start().await;
+    let home = Home::new().await;
+    for (text, reason) in [
+        ("", "this is no address"),
+        ("http://203.0.113.1/s3cret", "in the clear"),
+        ("https://me:s3cret@a.example", "no user"),
+        ("https://a.example/s3cret\nhttps://b.example/s3cret", "this is no address"),
+    ] {
+        let file = home.file("url", text);
+        let text = format!("jobs.prefixes = [\"ci-test-\"]\n[[alerts]]\nname = \"ops\"\nurl_file = \"{file}\"\n");
+        let error = Alerts::load(&Settings::parse(&text).unwrap().alerts).err().unwrap();
+        assert!(matches!(error, Error::Address { .. }), "{error:?}");
+        assert!(error.to_string().contains(reason) && !error.to_string().contains("s3cret"), "{error}");
+    }
+    let file = home.file("url", &format!("http://{address}/s3cret\n"));
+    home.post("a", 0).await;
+    home.courier(&format!("url_file = \"{file}\"\nallow_private = true")).deliver(at(0)).await.unwrap();
+    assert_eq!(hook.got()[0].path, "/s3cret");
+}

@@ -7,6 +7,8 @@ mod day;
 #[expect(dead_code, reason = "these tests need only a part of it")]
 mod hook;
 #[cfg(test)]
+mod imported;
+#[cfg(test)]
 mod rounds;
 #[cfg(test)]
 mod rows;

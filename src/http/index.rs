@@ -30,7 +30,7 @@ pub(super) async fn show_index() -> Json<Value> {
             endpoint("GET", "/api/runs/{run}/logs", "ro", "the log of a run", &with(&["order=asc|desc", "since", "until"])[2..]),
             endpoint("GET", "/api/runs/{run}/tail", "ro", "its newest lines, or those that come", &with(&["cursor", "follow=true"])[2..]),
             endpoint("GET", "/api/jobs", "ro", "the jobs that there are", &[]),
-            endpoint("GET", "/api/runners", "ro", "the runners of GitHub and GitLab, by name", &["provider=github|gitlab", "source", "kind", "state=online|offline|unknown|removed", "busy=true|false", "paused=true|false", "label", "name", "limit", "after=RUNNER"]),
+            endpoint("GET", "/api/runners", "ro", "the runners of GitHub and GitLab, by name", &["provider=github|gitlab", "source", "kind", "state=online|offline|unknown|removed", "busy=true|false", "paused=true|false", "label", "tag_list=A,B", "name", "scope=active|paused|online|specific|shared", "limit", "after=RUNNER"]),
             endpoint("GET", "/api/runners/{runner}", "ro", "one of them", &[]),
             endpoint("GET", "/api/runners/{runner}/transitions", "ro", "its changes of state, newest first", &["limit", "before=TIME"]),
             endpoint("GET", "/api/runners/{runner}/uptime", "ro", "the part of a time that it was online", &["window=24h|7d|30d|FROM..TO"]),

@@ -147,7 +147,7 @@ async fn runners_are_listed_by_name_with_what_their_service_says() {
 async fn each_filter_leaves_out_what_it_does_not_mean_and_a_wrong_one_is_refused() {
     let lists = Lists::new().await;
     let bridge = lists.bridge().await;
-    let cases: [(&str, &[&str]); 14] = [
+    let cases: [(&str, &[&str]); 23] = [
         ("provider=gitlab", &["lab-1"]),
         ("provider=github", &["Build-2", "build-1", "other"]),
         ("source=lab", &["lab-1"]),
@@ -161,7 +161,16 @@ async fn each_filter_leaves_out_what_it_does_not_mean_and_a_wrong_one_is_refused
         ("busy=false&provider=github", &["build-1", "other"]),
         ("paused=false", &["lab-1"]),
         ("label=gpu", &["Build-2"]),
+        ("tag_list=gpu,%20self-hosted,", &["Build-2"]),
+        ("tag_list=gpu,other", &[]),
+        ("tag_list=gpu&label=linux", &[]),
         ("name=BUILD", &["Build-2", "build-1"]),
+        ("scope=active", &["lab-1"]),
+        ("scope=paused", &[]),
+        ("scope=online&provider=gitlab", &["lab-1"]),
+        ("scope=online", &["Build-2", "build-1", "lab-1"]),
+        ("scope=shared", &["lab-1"]),
+        ("scope=specific", &[]),
     ];
     for (query, expected) in cases {
         assert_eq!(names(&get(&bridge, &format!("/api/runners?{query}")).await), expected, "{query}");
@@ -173,6 +182,10 @@ async fn each_filter_leaves_out_what_it_does_not_mean_and_a_wrong_one_is_refused
         "state=up",
         "busy=1",
         "paused=no",
+        "scope=offline",
+        "scope=active&paused=false",
+        "scope=online&state=online",
+        "scope=shared&kind=instance",
         "limit=0",
         "limit=501",
         "after=1",

@@ -58,12 +58,16 @@ impl<S: Send + Sync> FromRequestParts<S> for PathRunner {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         let path: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
-        Ok(Self(path.ok().and_then(|Path(id)| id.parse().ok())))
+        Ok(path.map_or(Self(None), |Path(id)| Self::of(&id)))
     }
 }
 
 impl PathRunner {
-    async fn find(&self, state: &AppState) -> Result<Record, Problem> {
+    pub(super) fn of(id: &str) -> Self {
+        Self(id.parse().ok())
+    }
+
+    pub(super) async fn find(&self, state: &AppState) -> Result<Record, Problem> {
         let runner = state.runners.runner(self.0.ok_or(NoSuchRunner)?).await?;
         Ok(runner.ok_or(NoSuchRunner)?)
     }

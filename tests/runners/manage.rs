@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ci_bridge::config::{GitHubScope, GitLabAuth, GitLabScope, RunnerList};
-use ci_bridge::runners::gitlab::manage::{AccessLevel, Change, JobStatus, ManageError, Management, NewRunner, Owner};
+use ci_bridge::runners::gitlab::manage::{
+    AccessLevel, Change, JobStatus, ManageError, Management, NewRunner, Order, Owner,
+};
 use ci_bridge::runners::{Kind, PollError, Source};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -218,7 +220,7 @@ async fn jobs_are_listed_by_their_status_over_all_pages() {
     };
     fleet.world().gitlab.jobs.insert(1, (1..=500).rev().map(job).collect());
     let mut managed = Managed::by(&fleet);
-    let failed = managed.gitlab.jobs(1, Some(JobStatus::Failed), 1000).await.unwrap();
+    let failed = managed.gitlab.jobs(1, Some(JobStatus::Failed), Order::NewestFirst, 1000).await.unwrap();
     assert_eq!(failed.len(), 250);
     assert!(failed.iter().all(|job| job.status == "failed"));
     let requests = fleet.requests();
@@ -227,17 +229,20 @@ async fn jobs_are_listed_by_their_status_over_all_pages() {
         requests[0].target,
         "/api/v4/runners/1/jobs?pagination=keyset&order_by=id&sort=desc&per_page=100&status=failed"
     );
-    let newest = managed.gitlab.jobs(1, None, 3).await.unwrap();
+    let oldest = managed.gitlab.jobs(1, None, Order::OldestFirst, 120).await.unwrap();
+    assert_eq!(oldest.iter().map(|job| job.id).collect::<Vec<_>>(), (1..=120).collect::<Vec<_>>());
+    fleet.requests();
+    let newest = managed.gitlab.jobs(1, None, Order::NewestFirst, 3).await.unwrap();
     assert_eq!(newest.iter().map(|job| job.id).collect::<Vec<_>>(), [500, 499, 498]);
     assert_eq!(fleet.requests().len(), 1);
-    assert_eq!(managed.gitlab.jobs(1, None, 120).await.unwrap().len(), 120);
+    assert_eq!(managed.gitlab.jobs(1, None, Order::NewestFirst, 120).await.unwrap().len(), 120);
 }
 
 #[tokio::test]
 async fn the_jobs_in_gitlabs_documentation_are_understood() {
     let fleet = fleet_of(0).await;
     fleet.next([Fault::Answer(200, vec![], include_str!("data/gitlab-runner-jobs.json").to_owned())]);
-    let jobs = Managed::by(&fleet).gitlab.jobs(1, Some(JobStatus::Running), 10).await.unwrap();
+    let jobs = Managed::by(&fleet).gitlab.jobs(1, Some(JobStatus::Running), Order::NewestFirst, 10).await.unwrap();
     let [job] = &jobs[..] else { panic!("{jobs:?}") };
     assert_eq!((job.id, job.status.as_str(), job.reference.as_deref()), (2, "running", Some("main")));
     assert_eq!((job.duration, job.queued_duration), (Some(120.0), Some(2.0)));

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 pub use self::error::ManageError;
 pub use self::records::{
-    AccessLevel, Change, Created, Job, JobStatus, Manager, NewRunner, Owner, Place, Runner, RunnerToken,
+    AccessLevel, Change, Created, Job, JobStatus, Manager, NewRunner, Order, Owner, Place, Runner, RunnerToken,
 };
 use super::Access;
 use super::details::Changed;
@@ -130,7 +130,12 @@ impl Management {
     pub async fn verify(&mut self, token: &SecretString, system_id: Option<&str>) -> Result<Created, ManageError> {
         let mut body = with_token(token);
         body.extend(system_id.map(|id| ("system_id".to_owned(), id.into())));
-        self.call_with_token(Method::POST, &["runners", "verify"], body).await?.record()
+        let sent = self.call_with_token(Method::POST, &["runners", "verify"], body).await;
+        sent.and_then(|whole| whole.record()).map_err(|error| match error {
+            // A sign of life more or less is no change.
+            ManageError::Uncertain(cause) => ManageError::Failed(cause),
+            error => error,
+        })
     }
 
     /// Gives a runner a new authentication token; the old one is void.
@@ -177,17 +182,23 @@ impl Management {
         self.call(Method::GET, &["runners", &id.to_string(), "managers"], None).await?.record()
     }
 
-    /// The newest jobs of a runner, at most `most` and at most 1000; of those that the token's owner may see.
+    /// The first jobs of a runner in this order, at most `most` and at most 1000; of those that the token's owner may see.
     ///
     /// # Errors
     /// [`ManageError`].
-    pub async fn jobs(&mut self, id: u64, status: Option<JobStatus>, most: usize) -> Result<Vec<Job>, ManageError> {
+    pub async fn jobs(
+        &mut self,
+        id: u64,
+        status: Option<JobStatus>,
+        order: Order,
+        most: usize,
+    ) -> Result<Vec<Job>, ManageError> {
         let most = most.min(JOBS_MAX);
         let mut url = self.api.join(&["runners", &id.to_string(), "jobs"]);
         url.query_pairs_mut()
             .append_pair("pagination", "keyset")
             .append_pair("order_by", "id")
-            .append_pair("sort", "desc")
+            .append_pair("sort", order.as_str())
             .append_pair("per_page", &most.clamp(1, 100).to_string());
         if let Some(status) = status {
             url.query_pairs_mut().append_pair("status", status.as_str());

@@ -111,10 +111,10 @@ async fn pages(store: &Store) {
     let all = RunnerFilter::default();
     for (what, filter) in [
         ("the first 100 runners", all.clone()),
-        ("100 with a label", RunnerFilter { label: Some("pool-7".to_owned()), ..all.clone() }),
+        ("100 with a label", RunnerFilter { labels: vec!["pool-7".to_owned()], ..all.clone() }),
         ("100 with a part of a name", RunnerFilter { name: Some("d-96-".to_owned()), ..all.clone() }),
         ("100 of a state", RunnerFilter { state: Some(State::Offline), ..all.clone() }),
-        ("none of all", RunnerFilter { label: Some("no".to_owned()), ..all.clone() }),
+        ("none of all", RunnerFilter { labels: vec!["no".to_owned()], ..all.clone() }),
     ] {
         let mut times = Vec::new();
         for _ in 0..SAMPLES {

@@ -562,14 +562,16 @@ fn runners_are_a_table_without_what_a_terminal_obeys_and_are_asked_for_as_is_wan
         ["--busy", "true"],
         ["--paused", "false"],
         ["--label", "gpu"],
+        ["--tag-list", "a,b"],
         ["--name", "build"],
+        ["--scope", "shared"],
         ["--limit", "2"],
         ["--after", RUN],
     ];
     let done = bridge.run(&[&["runners", "--json"], options.concat().as_slice()].concat());
     assert_eq!(serde_json::from_str::<Value>(&done.stdout).unwrap()["runners"][1]["name"], "lab-1");
-    let query =
-        "provider=github&source=acme&kind=organization&state=offline&busy=true&paused=false&label=gpu&name=build";
+    let query = "provider=github&source=acme&kind=organization&state=offline&busy=true&paused=false&label=gpu\
+                 &tag_list=a%2Cb&name=build&scope=shared";
     assert_eq!(bridge.asked(), ["GET /api/runners", &format!("GET /api/runners?{query}&limit=2&after={RUN}")]);
 }
 

@@ -317,6 +317,7 @@ fn status(name: &str) -> u16 {
         "UNPROCESSABLE_ENTITY" => 422,
         "TOO_MANY_REQUESTS" => 429,
         "INTERNAL_SERVER_ERROR" => 500,
+        "BAD_GATEWAY" => 502,
         "SERVICE_UNAVAILABLE" => 503,
         other => panic!("add {other} to this list"),
     }
@@ -401,7 +402,7 @@ fn every_endpoint_is_documented_with_its_parameters() {
         assert!(page.text.contains(&format!("{}`", &found[1])), "{} is missing", &found[1]);
     }
     assert!(routes > 8, "{routes}");
-    let source = ["alerts", "audit", "jobs", "logs", "runners", "runs"]
+    let source = ["alerts", "audit", "jobs", "logs", "manage", "runners", "runs"]
         .map(|file| fs::read_to_string(Path::new(ROOT).join(format!("src/http/{file}.rs"))).unwrap());
     let accepted = Regex::new(r"Params::of\(\s*&uri,\s*&\[([^\]]*)\]").unwrap();
     let rows: BTreeSet<String> =

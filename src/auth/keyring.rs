@@ -157,7 +157,7 @@ impl Caller {
         let name = &self.name;
         for scope in &self.scopes {
             match scope {
-                Scope::Audit if !self.may_write() => {
+                Scope::Audit | Scope::Runners if !self.may_write() => {
                     return Err(Fault::new(format!("`{name}`: the scope `{scope}` takes `access = \"rw\"`")));
                 }
                 Scope::Audit if self.jobs.is_some() => {
@@ -166,7 +166,7 @@ impl Caller {
                          `jobs`, or make a second token"
                     )));
                 }
-                Scope::Audit => {}
+                Scope::Audit | Scope::Runners => {}
             }
         }
         Ok(())

@@ -8,11 +8,13 @@ use std::str::FromStr;
 pub enum Scope {
     /// Read the audit: what everybody did, with all jobs.
     Audit,
+    /// Manage the runners of GitLab: create, change and delete them.
+    Runners,
 }
 
 /// The text is no scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a scope is `audit` (read what everybody did)")]
+#[error("a scope is `audit` (read what everybody did) or `runners` (manage runners of GitLab)")]
 pub struct NotAScope;
 
 impl FromStr for Scope {
@@ -21,6 +23,7 @@ impl FromStr for Scope {
     fn from_str(text: &str) -> Result<Self, NotAScope> {
         match text {
             "audit" => Ok(Self::Audit),
+            "runners" => Ok(Self::Runners),
             _ => Err(NotAScope),
         }
     }
@@ -30,6 +33,7 @@ impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Audit => "audit",
+            Self::Runners => "runners",
         })
     }
 }

@@ -51,8 +51,9 @@ struct New {
     #[arg(long = "job", value_name = "PATTERN")]
     jobs: Vec<JobPattern>,
 
-    /// Let it do this besides: `audit` reads what everybody did, and takes `rw` and no `--job`
-    #[arg(long = "scope", value_name = "audit")]
+    /// Let it do this besides, with `rw`: `audit` reads what everybody did, and takes no `--job`; `runners` manages runners
+    /// of GitLab; may be repeated
+    #[arg(long = "scope", value_name = "audit|runners")]
     scopes: Vec<Scope>,
 
     /// Refuse it after this time, such as `90d`
@@ -72,6 +73,7 @@ Examples:
   ci-bridge token new ci --access rw
   ci-bridge token new docs --access rw --job 'ci-docs-*' --expires 90d
   ci-bridge token new auditor --access rw --scope audit
+  ci-bridge token new fleet --access rw --scope runners --expires 90d
   ci-bridge token new ci --access rw | gh secret set CI_TOKEN_RW
   ci-bridge token new old --access rw --sha256 \"$(printf %s \"$OLD\" | sha256sum | head -c 64)\"";
 

@@ -8,6 +8,7 @@
 //! Absent: how a source is read.
 
 mod answers;
+mod manage;
 mod rounds;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub use self::answers::{Error as AskError, SourceStatus};
+pub use self::manage::{Turn, TurnError};
 pub use self::rounds::{Rounds, Runners};
 use crate::alerts::{Alerts, Event, SourceEvent, Told, WatchedSource};
 use crate::config::{GitHubScope, GitLabScope, RunnerList, RunnerSource};

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::manage::Managed;
 use super::{Watch, Watched, retire_sources_but};
 use crate::alerts::{Alerts, Teller};
 use crate::config::RunnerSource;
@@ -27,9 +28,18 @@ const STORE_PAUSE: Duration = Duration::from_secs(5);
 pub struct Runners(Arc<Shared>);
 
 struct Shared {
-    sources: Vec<(SourceName, Provider, Trigger)>,
+    sources: Vec<Listed>,
     teller: Teller,
     store: watch::Sender<Option<Store>>,
+}
+
+/// A source that is polled, for those who ask about it or change something in it.
+pub(super) struct Listed {
+    name: SourceName,
+    provider: Provider,
+    pub(super) trigger: Trigger,
+    /// `None` if it is one of GitHub.
+    pub(super) managed: Option<Managed>,
 }
 
 /// What polls the sources of [`Runners`], and tells of what happens.
@@ -61,12 +71,9 @@ impl Runners {
             Ok(Round { watched, source: Source::open(source, credentials)?, trigger })
         });
         let sources = rounds.collect::<Result<Vec<_>, OpenError>>()?;
-        let asked = sources
-            .iter()
-            .map(|Round { watched, trigger, .. }| (watched.name.clone(), watched.provider, trigger.clone()));
-        let asked = asked.collect();
+        let listed = sources.iter().map(Round::listed).collect();
         let teller = Teller::new(alerts);
-        let runners = Self(Arc::new(Shared { sources: asked, teller, store: watch::channel(None).0 }));
+        let runners = Self(Arc::new(Shared { sources: listed, teller, store: watch::channel(None).0 }));
         Ok((runners.clone(), Rounds { runners, sources }))
     }
 
@@ -77,12 +84,16 @@ impl Runners {
 
     /// Has all sources be polled now, as far as the limits of their services allow it.
     pub fn poll_now(&self) {
-        self.0.sources.iter().for_each(|(_, _, trigger)| trigger.pull());
+        self.0.sources.iter().for_each(|listed| listed.trigger.pull());
     }
 
     /// The names of the sources that are polled, and their services.
     pub fn configured(&self) -> impl Iterator<Item = (&SourceName, Provider)> {
-        self.0.sources.iter().map(|(name, provider, _)| (name, *provider))
+        self.0.sources.iter().map(|listed| (&listed.name, listed.provider))
+    }
+
+    pub(super) fn listed(&self, source: &SourceName) -> Option<&Listed> {
+        self.0.sources.iter().find(|listed| listed.name == *source)
     }
 
     /// For whoever else has something to tell.
@@ -131,6 +142,12 @@ impl Rounds {
 }
 
 impl Round {
+    fn listed(&self) -> Listed {
+        let Watched { name, provider, timeout, .. } = &self.watched;
+        let managed = self.source.management().map(|management| Managed::new(management, *timeout));
+        Listed { name: name.clone(), provider: *provider, trigger: self.trigger.clone(), managed }
+    }
+
     async fn run(self, store: Store, teller: Teller, stop: CancellationToken) {
         let Self { watched, mut source, trigger } = self;
         let Some(watch) = stop.run_until_cancelled(open(watched, &store)).await else { return };

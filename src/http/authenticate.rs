@@ -138,6 +138,9 @@ pub(super) struct Writer(pub(super) Arc<Caller>);
 /// A caller who may read the audit.
 pub(super) struct Auditor;
 
+/// A caller who may change runners.
+pub(super) struct RunnerWriter;
+
 impl<S: Sync> FromRequestParts<S> for Reader {
     type Rejection = Problem;
 
@@ -165,12 +168,25 @@ impl<S: Sync> FromRequestParts<S> for Auditor {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Writer(caller) = Writer::from_request_parts(parts, state).await?;
-        if !caller.has(Scope::Audit) {
-            let detail = "the token has not the scope `audit`; make one with `ci-bridge token new NAME --access rw --scope \
-                          audit`";
-            return Err(Problem::new(StatusCode::FORBIDDEN, "scope_missing", detail));
-        }
-        Ok(Self)
+        require_scope(Scope::Audit, parts, state).await.map(|()| Self)
     }
+}
+
+impl<S: Sync> FromRequestParts<S> for RunnerWriter {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        require_scope(Scope::Runners, parts, state).await.map(|()| Self)
+    }
+}
+
+async fn require_scope<S: Sync>(scope: Scope, parts: &mut Parts, state: &S) -> Result<(), Problem> {
+    let Writer(caller) = Writer::from_request_parts(parts, state).await?;
+    if !caller.has(scope) {
+        let detail = format!(
+            "the token has not the scope `{scope}`; make one with `ci-bridge token new NAME --access rw --scope {scope}`"
+        );
+        return Err(Problem::new(StatusCode::FORBIDDEN, "scope_missing", detail));
+    }
+    Ok(())
 }

@@ -1,10 +1,11 @@
-//! The body of a start: a JSON object with the inputs of the job, or nothing.
+//! Bodies of requests: JSON objects, of which each member is known and of its kind, or the request is refused.
 
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
+use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
@@ -18,19 +19,94 @@ pub(super) struct Inputs(pub(super) Map<String, Value>);
 impl<S: Send + Sync> FromRequest<S> for Inputs {
     type Rejection = Problem;
 
-    /// Takes JSON under any `Content-Type`: curl sends another one unless it is told.
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match tokio::time::timeout(PATIENCE, Bytes::from_request(request, state)).await {
-            Ok(Ok(body)) => parse(&body).map(Self),
-            Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                let detail = "the body of the request is too large";
-                Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail))
-            }
-            Ok(Err(_)) => Err(refuse("the body of the request broke off")),
-            Err(_elapsed) => {
-                let detail = "the body of the request did not arrive in time";
-                Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail))
-            }
+        parse(&receive(request, state).await?).map(Self)
+    }
+}
+
+/// The members of a body. No refusal quotes a value: it may be a secret.
+pub(super) struct Members(Map<String, Value>);
+
+impl<S: Send + Sync> FromRequest<S> for Members {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        match serde_json::from_slice(&receive(request, state).await?) {
+            Ok(Value::Object(members)) => Ok(Self(members)),
+            _ => Err(refuse("the body is no JSON object")),
+        }
+    }
+}
+
+impl Members {
+    /// A refusal of what the members say together.
+    pub(super) fn refuse(detail: &str) -> Problem {
+        refuse(detail)
+    }
+
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Problem> {
+        self.take(name, "a text", |value| match value {
+            Value::String(text) => Some(text),
+            _ => None,
+        })
+    }
+
+    pub(super) fn secret(&mut self, name: &str) -> Result<Option<SecretString>, Problem> {
+        self.take(name, "a text that is not empty", |value| match value {
+            Value::String(text) if !text.is_empty() => Some(text.into()),
+            _ => None,
+        })
+    }
+
+    pub(super) fn texts(&mut self, name: &str) -> Result<Option<Vec<String>>, Problem> {
+        self.take(name, "a list of texts", |value| serde_json::from_value(value).ok())
+    }
+
+    pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, Problem> {
+        self.take(name, "true or false", |value| value.as_bool())
+    }
+
+    pub(super) fn number(&mut self, name: &str) -> Result<Option<u64>, Problem> {
+        self.take(name, "a whole number", |value| value.as_u64())
+    }
+
+    pub(super) fn seconds(&mut self, name: &str) -> Result<Option<Duration>, Problem> {
+        self.take(name, "a whole number of seconds", |value| value.as_u64().map(Duration::from_secs))
+    }
+
+    /// One of some words.
+    pub(super) fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Result<Option<T>, Problem> {
+        let words = choices.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+        self.take(name, &format!("one of: {words}"), |value| {
+            choices.iter().find(|(word, _)| value == *word).map(|(_, choice)| *choice)
+        })
+    }
+
+    /// Ends the reading: what has not been taken is unknown.
+    pub(super) fn end(self) -> Result<(), Problem> {
+        let Some(member) = self.0.keys().next() else { return Ok(()) };
+        let member: String = member.chars().take(40).collect();
+        Err(refuse(&format!("the body has an unknown member `{member}`, or one that goes not with the others")))
+    }
+
+    fn take<T>(&mut self, name: &str, form: &str, read: impl FnOnce(Value) -> Option<T>) -> Result<Option<T>, Problem> {
+        let Some(value) = self.0.remove(name) else { return Ok(None) };
+        read(value).map(Some).ok_or_else(|| refuse(&format!("`{name}` is {form}")))
+    }
+}
+
+/// Takes a body under any `Content-Type`: curl sends another one than that of JSON unless it is told.
+async fn receive<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(PATIENCE, Bytes::from_request(request, state)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            let detail = "the body of the request is too large";
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail))
+        }
+        Ok(Err(_)) => Err(refuse("the body of the request broke off")),
+        Err(_elapsed) => {
+            let detail = "the body of the request did not arrive in time";
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail))
         }
     }
 }

@@ -20,7 +20,9 @@ use super::problem;
 use super::serve::Peer;
 use crate::audit::{Audit, Kind, Note};
 use crate::auth::{Caller, TokenName};
+use crate::fleet::Runners;
 use crate::policy::{JobName, Policy};
+use crate::runners::RunnerId;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
@@ -60,11 +62,16 @@ impl fmt::Display for RequestId {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Outcome(pub(super) &'static str);
 
+/// What else the audit is told of a request, where its path does not say it. Never a secret.
+#[derive(Debug, Clone)]
+pub(super) struct Detail(pub(super) String);
+
 /// What the outermost layer works with.
 #[derive(Clone)]
 pub(super) struct Edge {
     pub(super) policy: Arc<Policy>,
     pub(super) audit: Audit,
+    pub(super) runners: Runners,
 }
 
 /// One layer and not five: each one boxes the answer of every request once more.
@@ -145,6 +152,7 @@ impl Seen {
             status: Some(status.as_u16()),
             job: self.job(&edge.policy, caller.is_some()).or_else(|| response.extensions().get().cloned()),
             run,
+            detail: response.extensions().get().map(|Detail(text)| text.clone()).or_else(|| self.detail(&edge.runners)),
             ..Note::new(kind, response.extensions().get().map_or("done", |Outcome(word)| *word))
         };
         if !has_failed {
@@ -186,6 +194,15 @@ impl Seen {
         self.uri.path().split('/').nth(at)
     }
 
+    /// The runner or the list of runners in the path, if what stands there is one.
+    fn detail(&self, runners: &Runners) -> Option<String> {
+        if let Some(id) = self.in_path("{runner}") {
+            return id.parse().ok().map(|id: RunnerId| format!("runner {id}"));
+        }
+        let name = self.in_path("{source}")?;
+        runners.configured().find(|(known, _)| known.as_str() == name).map(|(name, _)| format!("list {name}"))
+    }
+
     /// The job in the path, if there may be one of that name. An instance is any text, so that of a stranger is left out.
     fn job(&self, policy: &Policy, is_known: bool) -> Option<JobName> {
         let name = JobName::parse(self.in_path("{job}")?).ok()?;
@@ -199,13 +216,14 @@ impl Seen {
 
 /// What was done, in words.
 fn told(note: &Note) -> String {
-    let job = note.job.as_ref().map_or("something", JobName::as_str);
+    let job = note.job.as_ref().map(JobName::as_str).or(note.detail.as_deref()).unwrap_or("something");
     let who = note.who.as_ref().map_or("somebody", TokenName::as_str);
     match (note.kind, note.outcome) {
         (Kind::Start, "accepted") => format!("{job} was started by {who}"),
         (Kind::Stop, outcome) => format!("{job} was stopped by {who}: {outcome}"),
         (Kind::Write, "replayed") => format!("a message of an alert was replayed by {who}"),
         (Kind::Write, "polled") => format!("the lists of runners were polled by {who}"),
+        (Kind::Write, "token_reset") => format!("a token was reset by {who}: {job}"),
         (_, outcome) => format!("{job} was {outcome} by {who}"),
     }
 }

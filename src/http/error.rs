@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode};
+use jiff::Timestamp;
 
 use super::alerts::NotGivenUp;
 use super::jobs::RUN_ID;
+use super::manage::NoSuchSource;
 use super::problem::Problem;
 use super::retry::NotRetried;
 use super::runners::NoSuchRunner;
@@ -14,10 +16,12 @@ use super::shape;
 use super::stream::TooManyStreams;
 use crate::audit;
 use crate::auth::Denial;
-use crate::fleet;
+use crate::fleet::{self, TurnError};
 use crate::inputs;
 use crate::jobs;
 use crate::policy::{NameError, NotAllowed};
+use crate::runners::PollError;
+use crate::runners::gitlab::manage::ManageError;
 use crate::systemd::{self, StartError};
 use crate::telemetry::Chain;
 
@@ -230,6 +234,54 @@ impl From<systemd::Error> for Problem {
                 Self::new(StatusCode::CONFLICT, "systemd_job_conflict", error.to_string()).retry_after(MOMENT)
             }
             Error::Protocol(ref cause) => internal(cause),
+        }
+    }
+}
+
+impl From<NoSuchSource> for Problem {
+    fn from(_: NoSuchSource) -> Self {
+        let detail = "there is no such list of runners; GET /api/sources has those there are";
+        Self::new(StatusCode::NOT_FOUND, "no_such_source", detail)
+    }
+}
+
+impl From<TurnError> for Problem {
+    fn from(error: TurnError) -> Self {
+        let detail = error.to_string();
+        match error {
+            TurnError::NotWatched(_) => Self::new(StatusCode::NOT_FOUND, "no_such_source", detail),
+            TurnError::NotGitLab(_) => Self::new(StatusCode::CONFLICT, "not_gitlab", detail),
+            TurnError::Busy(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "gitlab_busy", detail).retry_after(STREAM),
+        }
+    }
+}
+
+/// What GitLab says about its own token or its own rights is never told by the same status: a caller would take it for
+/// something about the token of the bridge.
+impl From<ManageError> for Problem {
+    fn from(error: ManageError) -> Self {
+        let detail = error.to_string();
+        match error {
+            ManageError::NoChange => Self::new(StatusCode::BAD_REQUEST, "invalid_body", detail),
+            ManageError::NotFound => Self::new(StatusCode::NOT_FOUND, "gitlab_not_found", detail),
+            ManageError::Refused { status, .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "gitlab_refused", detail)
+                    .with("gitlab_status", status.into())
+            }
+            ManageError::RunnerToken => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "runner_token_unknown", detail),
+            ManageError::Retired => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "registration_retired", detail),
+            ManageError::Failed(PollError::RateLimited { until }) => {
+                let pause = Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default();
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "gitlab_rate_limited", detail).retry_after(pause)
+            }
+            ManageError::Failed(cause) => {
+                log::warn!("GitLab was asked in vain: {cause}");
+                Self::new(StatusCode::BAD_GATEWAY, "gitlab_failed", detail).with("reason", cause.code().into())
+            }
+            ManageError::Uncertain(cause) => {
+                log::warn!("a change at GitLab may have been made, or not: {cause}");
+                Self::new(StatusCode::BAD_GATEWAY, "gitlab_uncertain", detail).with("reason", cause.code().into())
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ mod format;
 mod index;
 mod jobs;
 mod logs;
+mod manage;
 mod params;
 mod problem;
 mod retry;
@@ -27,7 +28,7 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
@@ -71,7 +72,7 @@ pub fn router(
 ) -> Router {
     let policy = Arc::new(policy);
     let streams = Streams::new(following, gate.keyring.clone(), stop.clone());
-    let edge = Edge { policy: policy.clone(), audit: audit.clone() };
+    let edge = Edge { policy: policy.clone(), audit: audit.clone(), runners: runners.clone() };
     let state = AppState { policy, jobs, audit, runners, streams, stop };
     let api = Router::new()
         .route("/job/{job}", post(jobs::start_job))
@@ -84,12 +85,25 @@ pub fn router(
         .route("/audit", get(audit::list_entries))
         .route("/runners", get(runners::list_runners))
         .route("/runners/poll", post(runners::poll_runners))
-        .route("/runners/{runner}", get(runners::show_runner))
+        .route(
+            "/runners/{runner}",
+            get(runners::show_runner).patch(manage::change_runner).delete(manage::delete_runner),
+        )
+        .route("/runners/{runner}/details", get(manage::show_details))
+        .route("/runners/{runner}/jobs", get(manage::list_jobs))
+        .route("/runners/{runner}/managers", get(manage::list_managers))
+        .route("/runners/{runner}/pause", post(manage::pause_runner))
+        .route("/runners/{runner}/resume", post(manage::resume_runner))
+        .route("/runners/{runner}/reset-token", post(manage::reset_token))
+        .route("/runners/{runner}/projects/{project}", put(manage::enable_runner).delete(manage::disable_runner))
         .route("/runners/{runner}/transitions", get(runners::list_transitions))
         .route("/runners/{runner}/uptime", get(runners::show_uptime))
         .route("/alerts", get(alerts::list_alerts))
         .route("/alerts/{id}/replay", post(alerts::replay_alert))
         .route("/sources", get(runners::list_sources))
+        .route("/sources/{source}/runners", post(manage::create_runner).delete(manage::delete_by_token))
+        .route("/sources/{source}/runners/verify", post(manage::verify_token))
+        .route("/sources/{source}/runners/reset-token", post(manage::reset_own_token))
         .route("/runs/{run}", get(runs::show_run))
         .route("/runs/{run}/stop", post(runs::stop_run))
         .route("/runs/{run}/logs", get(runs::show_logs))

@@ -1,5 +1,7 @@
 //! The handlers of `/api/runners` and `/api/sources`.
 
+use std::mem;
+
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, State};
@@ -26,6 +28,25 @@ const PAGE_MOST: u32 = 500;
 /// The window of an uptime if the caller does not say.
 const WINDOW: &str = "24h";
 
+/// Which runners GitLab means by its old `scope`; clients such as python-gitlab have it still.
+#[derive(Clone, Copy)]
+enum Scope {
+    Active,
+    Paused,
+    Online,
+    /// Not of the whole GitLab.
+    Specific,
+    Shared,
+}
+
+const SCOPES: [(&str, Scope); 5] = [
+    ("active", Scope::Active),
+    ("paused", Scope::Paused),
+    ("online", Scope::Online),
+    ("specific", Scope::Specific),
+    ("shared", Scope::Shared),
+];
+
 /// There is no such runner.
 pub(super) struct NoSuchRunner;
 
@@ -37,12 +58,16 @@ impl<S: Send + Sync> FromRequestParts<S> for PathRunner {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         let path: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
-        Ok(Self(path.ok().and_then(|Path(id)| id.parse().ok())))
+        Ok(path.map_or(Self(None), |Path(id)| Self::of(&id)))
     }
 }
 
 impl PathRunner {
-    async fn find(&self, state: &AppState) -> Result<Record, Problem> {
+    pub(super) fn of(id: &str) -> Self {
+        Self(id.parse().ok())
+    }
+
+    pub(super) async fn find(&self, state: &AppState) -> Result<Record, Problem> {
         let runner = state.runners.runner(self.0.ok_or(NoSuchRunner)?).await?;
         Ok(runner.ok_or(NoSuchRunner)?)
     }
@@ -52,7 +77,10 @@ impl PathRunner {
 pub(super) async fn list_runners(_: Reader, State(state): State<AppState>, uri: Uri) -> Result<Json<Value>, Problem> {
     let params = Params::of(
         &uri,
-        &["provider", "source", "kind", "state", "busy", "paused", "label", "name", "limit", "after"],
+        &[
+            "provider", "source", "kind", "state", "busy", "paused", "label", "tag_list", "name", "scope", "limit",
+            "after",
+        ],
     )?;
     let limit = params.number("limit", 1..=PAGE_MOST)?.unwrap_or(PAGE);
     let after = params.text("after").map(str::parse).transpose();
@@ -139,16 +167,29 @@ pub(super) async fn list_sources(_: Reader, State(state): State<AppState>, uri: 
 fn filter(params: &Params) -> Result<Filter, Problem> {
     let source = params.text("source").map(str::parse).transpose();
     let flag = |name| params.choice(name, &[("true", true), ("false", false)]);
-    Ok(Filter {
+    let tags = params.text("tag_list").unwrap_or_default().split(',').map(str::trim).filter(|tag| !tag.is_empty());
+    let mut filter = Filter {
         provider: params.choice("provider", &Provider::ALL.map(|provider| (provider.as_str(), provider)))?,
         source: source.map_err(|error| refuse(format!("`source`: {error}")))?,
-        kind: params.choice("kind", &Kind::ALL.map(|kind| (kind.as_str(), kind)))?,
+        kinds: params.choice("kind", &Kind::ALL.map(|kind| (kind.as_str(), kind)))?.into_iter().collect(),
         state: params.choice("state", &Status::ALL.map(|state| (state.as_str(), state)))?,
         busy: flag("busy")?,
         paused: flag("paused")?,
-        label: params.text("label").map(str::to_owned),
+        labels: params.text("label").into_iter().chain(tags).map(str::to_owned).collect(),
         name: params.text("name").map(str::to_owned),
-    })
+    };
+    let is_there = match params.choice("scope", &SCOPES)? {
+        None => false,
+        Some(Scope::Active) => filter.paused.replace(false).is_some(),
+        Some(Scope::Paused) => filter.paused.replace(true).is_some(),
+        Some(Scope::Online) => filter.state.replace(Status::Online).is_some(),
+        Some(Scope::Specific) => !mem::replace(&mut filter.kinds, vec![Kind::Project, Kind::Group]).is_empty(),
+        Some(Scope::Shared) => !mem::replace(&mut filter.kinds, vec![Kind::Instance]).is_empty(),
+    };
+    if is_there {
+        return Err(refuse("`scope` stands for `kind`, `paused` or `state`; leave out one of the two".to_owned()));
+    }
+    Ok(filter)
 }
 
 /// Takes away what is beyond a page, and tells whether that was anything.

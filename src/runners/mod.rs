@@ -23,6 +23,7 @@ use std::path::Path;
 
 use self::github::GitHub;
 use self::gitlab::GitLab;
+use self::gitlab::manage::Management;
 pub use self::identity::RunnerId;
 pub use self::poll::{Poll, PollError, Quota};
 pub use self::seen::{ExternalId, Kind, Provider, Seen};
@@ -76,6 +77,17 @@ impl Source {
         match self.service {
             Service::GitHub(_) => Provider::GitHub,
             Service::GitLab(_) => Provider::GitLab,
+        }
+    }
+
+    /// A way to change the runners of this source, with its token; `None` if it is one of GitHub.
+    ///
+    /// It works beside [`Source::poll`]. A limit that the service tells either of them holds for both.
+    #[must_use]
+    pub fn management(&self) -> Option<Management> {
+        match &self.service {
+            Service::GitHub(_) => None,
+            Service::GitLab(gitlab) => Some(gitlab.management()),
         }
     }
 

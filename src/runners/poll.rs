@@ -100,7 +100,7 @@ pub enum PollError {
         to: String,
     },
     /// An answer that is not of this interface: a log-in page, a proxy's page, half of a document.
-    #[error("the answer is no list of runners: {0}; check that `api` is the address of the interface")]
+    #[error("the answer is not understood: {0}; check that `api` is the address of the interface")]
     NotUnderstood(String),
     /// An answer beyond any sense.
     #[error("the answer is too large: {0}")]

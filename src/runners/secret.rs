@@ -14,7 +14,7 @@ use crate::runners::PollError;
 const SECRET_MAX: u64 = 16 * 1024;
 
 /// A secret's place, found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Secret {
     File(PathBuf),
     /// A credential that systemd did not hand over, by its name.

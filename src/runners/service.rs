@@ -1,5 +1,6 @@
 //! One service with one token: requests one after the other, within the limits that it tells.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -38,6 +39,7 @@ pub(super) struct Answer {
 }
 
 /// What must be true for the list to be told, for messages.
+#[derive(Clone)]
 pub(super) struct Terms {
     /// What is listed, such as ``organization `acme` ``.
     pub(super) place: String,
@@ -54,8 +56,8 @@ pub(super) struct Service {
     /// How many requests were sent since [`Service::begin`].
     requests: u32,
     quota: Option<Quota>,
-    /// Until when nothing is sent.
-    hold: Option<Hold>,
+    /// Until when nothing is sent; the same for all that ask this service.
+    hold: Arc<Mutex<Option<Hold>>>,
     /// How many refusals came one after the other that did not say for how long.
     strikes: u32,
     /// How many polls failed one after the other.
@@ -93,11 +95,29 @@ impl Service {
             terms,
             requests: 0,
             quota: None,
-            hold: None,
+            hold: Arc::default(),
             strikes: 0,
             failures: 0,
             sunset: None,
         })
+    }
+
+    /// Another one of the same service, for other requests. What the service tells either of them about limits holds for
+    /// both.
+    pub(super) fn beside(&self) -> Self {
+        Self {
+            source: self.source.clone(),
+            client: self.client.clone(),
+            origin: self.origin.clone(),
+            timeout: self.timeout,
+            terms: self.terms.clone(),
+            requests: 0,
+            quota: None,
+            hold: self.hold.clone(),
+            strikes: 0,
+            failures: 0,
+            sunset: self.sunset.clone(),
+        }
     }
 
     /// Begins a poll.
@@ -126,12 +146,14 @@ impl Service {
 
     /// Until when the service takes nothing.
     fn held(&self) -> Option<Timestamp> {
-        self.hold.as_ref().filter(|hold| Instant::now() < hold.ends).map(|hold| hold.until)
+        let hold = self.hold.lock().unwrap_or_else(PoisonError::into_inner);
+        hold.as_ref().filter(|hold| Instant::now() < hold.ends).map(|hold| hold.until)
     }
 
-    fn hold_for(&mut self, wait: Duration) -> Timestamp {
+    fn hold_for(&self, wait: Duration) -> Timestamp {
         let until = limits::after(wait);
-        self.hold = Some(Hold { until, ends: Instant::now() + wait });
+        let hold = Hold { until, ends: Instant::now() + wait };
+        *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = Some(hold);
         until
     }
 

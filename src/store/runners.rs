@@ -72,16 +72,16 @@ pub struct RunnerFilter {
     pub provider: Option<Provider>,
     /// The source.
     pub source: Option<SourceName>,
-    /// Whose they are.
-    pub kind: Option<Kind>,
+    /// Whose they are: any of these, or anybody's if there is none.
+    pub kinds: Vec<Kind>,
     /// What is known of them; removed ones are listed only if they are asked for.
     pub state: Option<State>,
     /// Whether they run a job.
     pub busy: Option<bool>,
     /// Whether they take no new jobs.
     pub paused: Option<bool>,
-    /// A label that they have, as it is written.
-    pub label: Option<String>,
+    /// Labels that they have, all of them, as they are written.
+    pub labels: Vec<String>,
     /// A part of their name; the case of ASCII letters does not matter.
     pub name: Option<String>,
 }
@@ -293,8 +293,13 @@ fn list(filter: &RunnerFilter, after: Option<RunnerId>) -> QueryBuilder<Sqlite> 
     if let Some(source) = &filter.source {
         query.push(" AND runners.source = ").push_bind(source.as_str().to_owned());
     }
-    if let Some(kind) = filter.kind {
-        query.push(" AND runners.kind = ").push_bind(kind.as_str());
+    if !filter.kinds.is_empty() {
+        query.push(" AND runners.kind IN (");
+        let mut kinds = query.separated(", ");
+        for kind in &filter.kinds {
+            kinds.push_bind(kind.as_str());
+        }
+        query.push(")");
     }
     if let Some(busy) = filter.busy {
         query.push(" AND runners.busy = ").push_bind(busy);
@@ -302,7 +307,7 @@ fn list(filter: &RunnerFilter, after: Option<RunnerId>) -> QueryBuilder<Sqlite> 
     if let Some(paused) = filter.paused {
         query.push(" AND runners.paused = ").push_bind(paused);
     }
-    if let Some(label) = &filter.label {
+    for label in &filter.labels {
         // The first of these is quick and passes nearly no others.
         let text = serde_json::Value::from(label.as_str()).to_string();
         query.push(" AND instr(runners.labels, ").push_bind(text).push(") > 0");

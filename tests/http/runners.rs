@@ -12,18 +12,18 @@ use crate::fleet::gitlab::{self, GitLab};
 use crate::fleet::{Fault, Fleet};
 use crate::wire::Answer;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The id of runner 69 of `acme`.
-const BUILD: &str = "38252ee3-075f-86bc-b001-1f39f71a36c2";
+pub(crate) const BUILD: &str = "38252ee3-075f-86bc-b001-1f39f71a36c2";
 
 /// Two lists of a fleet.
-struct Lists {
-    fleet: Fleet,
+pub(crate) struct Lists {
+    pub(crate) fleet: Fleet,
     directory: TempDir,
 }
 
 impl Lists {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let lists = Self { fleet: Fleet::start().await, directory: tempfile::tempdir().unwrap() };
         let busy = |mut runner: Value| {
             runner["busy"] = json!(true);
@@ -39,7 +39,7 @@ impl Lists {
         lists
     }
 
-    fn sources(&self) -> Vec<RunnerSource> {
+    pub(crate) fn sources(&self) -> Vec<RunnerSource> {
         for (name, token) in [("github", "ghp-good"), ("gitlab", "glpat-good")] {
             std::fs::write(self.directory.path().join(name), token).unwrap();
         }
@@ -53,15 +53,25 @@ impl Lists {
         Settings::parse(&text).unwrap().runners
     }
 
+    /// The file with the token of a service.
+    pub(crate) fn token_file(&self, service: &str) -> String {
+        self.directory.path().join(service).display().to_string()
+    }
+
     /// A bridge that has read both lists.
-    async fn bridge(&self) -> Bridge {
-        let bridge = Bridge::with(vec![], Setup { runners: self.sources(), ..Setup::default() }).await;
+    pub(crate) async fn bridge(&self) -> Bridge {
+        self.bridge_of(self.sources()).await
+    }
+
+    /// A bridge that has read these lists.
+    pub(crate) async fn bridge_of(&self, runners: Vec<RunnerSource>) -> Bridge {
+        let bridge = Bridge::with(vec![], Setup { runners, ..Setup::default() }).await;
         until(&bridge, "/api/runners", |answer| answer["runners"].as_array().unwrap().len() == 4).await;
         bridge
     }
 }
 
-async fn get(bridge: &Bridge, target: &str) -> Value {
+pub(crate) async fn get(bridge: &Bridge, target: &str) -> Value {
     let answer = bridge.call_as(&bridge.tokens.reader, &format!("GET {target}")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.json()
@@ -72,7 +82,7 @@ async fn problem(bridge: &Bridge, request: &str) -> (u16, String) {
 }
 
 /// Asks until the answer is what is wanted.
-async fn until(bridge: &Bridge, target: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub(crate) async fn until(bridge: &Bridge, target: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let asking = async {
         loop {
             let answer = get(bridge, target).await;
@@ -85,7 +95,7 @@ async fn until(bridge: &Bridge, target: &str, wanted: impl Fn(&Value) -> bool) -
 }
 
 /// The names of the runners in a list.
-fn names(answer: &Value) -> Vec<&str> {
+pub(crate) fn names(answer: &Value) -> Vec<&str> {
     answer["runners"].as_array().unwrap().iter().map(|runner| runner["name"].as_str().unwrap()).collect()
 }
 
@@ -147,7 +157,7 @@ async fn runners_are_listed_by_name_with_what_their_service_says() {
 async fn each_filter_leaves_out_what_it_does_not_mean_and_a_wrong_one_is_refused() {
     let lists = Lists::new().await;
     let bridge = lists.bridge().await;
-    let cases: [(&str, &[&str]); 14] = [
+    let cases: [(&str, &[&str]); 23] = [
         ("provider=gitlab", &["lab-1"]),
         ("provider=github", &["Build-2", "build-1", "other"]),
         ("source=lab", &["lab-1"]),
@@ -161,7 +171,16 @@ async fn each_filter_leaves_out_what_it_does_not_mean_and_a_wrong_one_is_refused
         ("busy=false&provider=github", &["build-1", "other"]),
         ("paused=false", &["lab-1"]),
         ("label=gpu", &["Build-2"]),
+        ("tag_list=gpu,%20self-hosted,", &["Build-2"]),
+        ("tag_list=gpu,other", &[]),
+        ("tag_list=gpu&label=linux", &[]),
         ("name=BUILD", &["Build-2", "build-1"]),
+        ("scope=active", &["lab-1"]),
+        ("scope=paused", &[]),
+        ("scope=online&provider=gitlab", &["lab-1"]),
+        ("scope=online", &["Build-2", "build-1", "lab-1"]),
+        ("scope=shared", &["lab-1"]),
+        ("scope=specific", &[]),
     ];
     for (query, expected) in cases {
         assert_eq!(names(&get(&bridge, &format!("/api/runners?{query}")).await), expected, "{query}");
@@ -173,6 +192,10 @@ async fn each_filter_leaves_out_what_it_does_not_mean_and_a_wrong_one_is_refused
         "state=up",
         "busy=1",
         "paused=no",
+        "scope=offline",
+        "scope=active&paused=false",
+        "scope=online&state=online",
+        "scope=shared&kind=instance",
         "limit=0",
         "limit=501",
         "after=1",

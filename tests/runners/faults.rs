@@ -49,7 +49,7 @@ async fn each_fault_is_told_as_what_it_is() {
         (plain(204), "unexpected-status", "the unexpected status 204"),
         (Fault::Cut, "unreachable", "the service cannot be reached: "),
         (Fault::Half, "not-understood", "it ends in the middle; check that `api` is the address of the interface"),
-        (Fault::Html, "not-understood", "the answer is no list of runners: it is text/html; check"),
+        (Fault::Html, "not-understood", "the answer is not understood: it is text/html; check"),
         (json(200, "{}"), "not-understood", "its JSON has another shape (line 1, column 2)"),
         (json(200, "[]"), "not-understood", "its JSON has another shape"),
         (json(200, "{]"), "not-understood", "it is no JSON (line 1, column 2)"),

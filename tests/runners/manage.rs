@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use ci_bridge::config::{GitHubScope, GitLabAuth, GitLabScope, RunnerList};
-use ci_bridge::runners::gitlab::manage::{AccessLevel, Change, JobStatus, ManageError, Management, NewRunner, Owner};
-use ci_bridge::runners::{Kind, PollError};
+use ci_bridge::runners::gitlab::manage::{
+    AccessLevel, Change, JobStatus, ManageError, Management, NewRunner, Order, Owner,
+};
+use ci_bridge::runners::{Kind, PollError, Source};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
@@ -13,6 +15,7 @@ use crate::fleet::{Fault, Fleet};
 use crate::support::{SecretFile, github_list, source};
 
 struct Managed {
+    source: Source,
     gitlab: Management,
     token: SecretFile,
 }
@@ -21,9 +24,9 @@ impl Managed {
     fn by(fleet: &Fleet) -> Self {
         let token = SecretFile::with("glpat-good");
         let (place, auth) = (token.place(), GitLabAuth::PrivateToken);
-        let list = RunnerList::GitLab { scope: GitLabScope::Instance, token: place, auth, details: 0 };
-        let gitlab = Management::open(&source(&fleet.gitlab_api(), list), None).unwrap().unwrap();
-        Self { gitlab, token }
+        let list = RunnerList::GitLab { scope: GitLabScope::Instance, token: place, auth, details: 1 };
+        let source = Source::open(&source(&fleet.gitlab_api(), list), None).unwrap();
+        Self { gitlab: source.management().unwrap(), source, token }
     }
 }
 
@@ -57,7 +60,7 @@ fn token(text: &str) -> SecretString {
 #[tokio::test]
 async fn a_list_of_github_has_no_management() {
     let list = github_list(GitHubScope::Organization("acme".to_owned()), &SecretFile::with("ghp"));
-    assert!(Management::open(&source("https://api.github.com", list), None).unwrap().is_none());
+    assert!(Source::open(&source("https://api.github.com", list), None).unwrap().management().is_none());
 }
 
 #[tokio::test]
@@ -159,10 +162,10 @@ async fn a_runner_is_deleted_by_its_number_or_by_its_token() {
 async fn a_token_is_verified_only_on_request() {
     let fleet = fleet_of(1).await;
     let mut managed = Managed::by(&fleet);
-    let wrong = managed.gitlab.verify(&token("glrt-9"), "s_0123456789ab").await;
+    let wrong = managed.gitlab.verify(&token("glrt-9"), None).await;
     assert_eq!(wrong.unwrap_err(), ManageError::RunnerToken);
     assert!(fleet.world().gitlab.heartbeats.is_empty());
-    assert_eq!(managed.gitlab.verify(&token("glrt-1"), "s_0123456789ab").await.unwrap().id, 1);
+    assert_eq!(managed.gitlab.verify(&token("glrt-1"), Some("s_0123456789ab")).await.unwrap().id, 1);
     assert_eq!(fleet.world().gitlab.heartbeats[&1], 1);
 }
 
@@ -217,7 +220,7 @@ async fn jobs_are_listed_by_their_status_over_all_pages() {
     };
     fleet.world().gitlab.jobs.insert(1, (1..=500).rev().map(job).collect());
     let mut managed = Managed::by(&fleet);
-    let failed = managed.gitlab.jobs(1, Some(JobStatus::Failed), 1000).await.unwrap();
+    let failed = managed.gitlab.jobs(1, Some(JobStatus::Failed), Order::NewestFirst, 1000).await.unwrap();
     assert_eq!(failed.len(), 250);
     assert!(failed.iter().all(|job| job.status == "failed"));
     let requests = fleet.requests();
@@ -226,17 +229,20 @@ async fn jobs_are_listed_by_their_status_over_all_pages() {
         requests[0].target,
         "/api/v4/runners/1/jobs?pagination=keyset&order_by=id&sort=desc&per_page=100&status=failed"
     );
-    let newest = managed.gitlab.jobs(1, None, 3).await.unwrap();
+    let oldest = managed.gitlab.jobs(1, None, Order::OldestFirst, 120).await.unwrap();
+    assert_eq!(oldest.iter().map(|job| job.id).collect::<Vec<_>>(), (1..=120).collect::<Vec<_>>());
+    fleet.requests();
+    let newest = managed.gitlab.jobs(1, None, Order::NewestFirst, 3).await.unwrap();
     assert_eq!(newest.iter().map(|job| job.id).collect::<Vec<_>>(), [500, 499, 498]);
     assert_eq!(fleet.requests().len(), 1);
-    assert_eq!(managed.gitlab.jobs(1, None, 120).await.unwrap().len(), 120);
+    assert_eq!(managed.gitlab.jobs(1, None, Order::NewestFirst, 120).await.unwrap().len(), 120);
 }
 
 #[tokio::test]
 async fn the_jobs_in_gitlabs_documentation_are_understood() {
     let fleet = fleet_of(0).await;
     fleet.next([Fault::Answer(200, vec![], include_str!("data/gitlab-runner-jobs.json").to_owned())]);
-    let jobs = Managed::by(&fleet).gitlab.jobs(1, Some(JobStatus::Running), 10).await.unwrap();
+    let jobs = Managed::by(&fleet).gitlab.jobs(1, Some(JobStatus::Running), Order::NewestFirst, 10).await.unwrap();
     let [job] = &jobs[..] else { panic!("{jobs:?}") };
     assert_eq!((job.id, job.status.as_str(), job.reference.as_deref()), (2, "running", Some("main")));
     assert_eq!((job.duration, job.queued_duration), (Some(120.0), Some(2.0)));
@@ -273,13 +279,9 @@ async fn a_call_is_sent_once_and_to_no_other_place() {
     let mut managed = Managed::by(&fleet);
     let location = format!("{}/runners/1", elsewhere.gitlab_api());
     for (fault, code) in [
-        (Fault::Answer(500, vec![], String::new()), "service-error"),
         (Fault::Answer(307, vec![("location", location.clone())], String::new()), "unexpected-status"),
         (Fault::Answer(302, vec![("location", location)], String::new()), "unexpected-status"),
-        (Fault::Cut, "unreachable"),
-        (Fault::Html, "not-understood"),
         (Fault::Answer(401, vec![], String::new()), "unauthorized"),
-        (Fault::Answer(429, vec![("retry-after", "5".to_owned())], String::new()), "rate-limited"),
     ] {
         fleet.next([fault]);
         let Err(ManageError::Failed(error)) = managed.gitlab.pause(1).await else { panic!("{code}") };
@@ -290,4 +292,69 @@ async fn a_call_is_sent_once_and_to_no_other_place() {
     std::fs::remove_file(managed.token.path()).unwrap();
     let gone = managed.gitlab.pause(1).await;
     assert!(matches!(gone, Err(ManageError::Failed(PollError::Credential(_)))), "{gone:?}");
+}
+
+#[tokio::test]
+async fn of_a_change_without_an_answer_of_use_nobody_knows_whether_it_was_made() {
+    let fleet = fleet_of(1).await;
+    let mut managed = Managed::by(&fleet);
+    for (fault, code) in [
+        (Fault::Answer(500, vec![], String::new()), "service-error"),
+        (Fault::Cut, "unreachable"),
+        (Fault::Html, "not-understood"),
+        (Fault::Huge(9 << 20), "too-large"),
+    ] {
+        fleet.next([fault]);
+        let Err(ManageError::Uncertain(error)) = managed.gitlab.pause(1).await else { panic!("{code}") };
+        assert_eq!(error.code(), code);
+        assert_eq!(fleet.requests().len(), 1, "{code}");
+    }
+    // What only reads has changed nothing.
+    fleet.next([Fault::Cut]);
+    let read = managed.gitlab.runner(1).await;
+    assert!(matches!(read, Err(ManageError::Failed(PollError::Unreachable(_)))), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_limit_that_either_is_told_holds_for_polls_and_changes() {
+    let fleet = fleet_of(1).await;
+    let mut managed = Managed::by(&fleet);
+    let limit = || Fault::Answer(429, vec![("retry-after", "600".to_owned())], "Retry later".to_owned());
+    fleet.next([limit()]);
+    assert!(matches!(managed.gitlab.pause(1).await, Err(ManageError::Failed(PollError::RateLimited { .. }))));
+    assert!(matches!(managed.source.poll().await.result, Err(PollError::RateLimited { .. })));
+    assert_eq!(fleet.requests().len(), 1);
+
+    let mut managed = Managed::by(&fleet);
+    fleet.next([limit()]);
+    assert!(matches!(managed.source.poll().await.result, Err(PollError::RateLimited { .. })));
+    assert!(matches!(managed.gitlab.pause(1).await, Err(ManageError::Failed(PollError::RateLimited { .. }))));
+    assert_eq!(fleet.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn the_poll_after_a_change_knows_the_new_tags() {
+    let fleet = fleet_of(3).await;
+    let mut managed = Managed::by(&fleet);
+    let labels = async |managed: &mut Managed| {
+        let seen = managed.source.poll().await.result.unwrap();
+        seen.into_iter().find(|runner| runner.external_id.as_str() == "2").unwrap().labels
+    };
+    // One runner is asked about in each poll.
+    for _ in 0..3 {
+        labels(&mut managed).await;
+    }
+    assert_eq!(labels(&mut managed).await, ["linux", "docker"]);
+    let change = Change { tags: Some(vec!["arm".to_owned()]), ..Change::default() };
+    managed.gitlab.update(2, &change).await.unwrap();
+    assert_eq!(labels(&mut managed).await, ["arm"]);
+    // Also if nobody knows whether the change was made.
+    let change = Change { tags: Some(vec!["riscv".to_owned()]), ..Change::default() };
+    fleet.next([Fault::Cut]);
+    assert!(matches!(managed.gitlab.update(2, &change).await, Err(ManageError::Uncertain(_))));
+    assert_eq!(labels(&mut managed).await, ["riscv"]);
+    // And it is asked about no more often than the others from then on.
+    fleet.requests();
+    labels(&mut managed).await;
+    assert_eq!(fleet.requests().len(), 1);
 }

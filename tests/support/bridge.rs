@@ -56,6 +56,8 @@ pub(crate) struct Tokens {
     pub(crate) narrow: String,
     /// May do everything, and read the audit.
     pub(crate) auditor: String,
+    /// May do everything, and manage runners.
+    pub(crate) keeper: String,
     pub(crate) expired: String,
     pub(crate) revoked: String,
     pub(crate) early: String,
@@ -74,6 +76,7 @@ impl Tokens {
             reader: add("reader", Access::ReadOnly, ""),
             narrow: add("narrow", Access::ReadWrite, "jobs = [\"ci-test-narrow\", \"ci-test-build@*\"]"),
             auditor: add("auditor", Access::ReadWrite, "scopes = [\"audit\"]"),
+            keeper: add("keeper", Access::ReadWrite, "scopes = [\"runners\"]"),
             expired: add("expired", Access::ReadWrite, "expires = 2020-01-01T00:00:00Z"),
             revoked: add("revoked", Access::ReadWrite, "revoked = 2020-01-01T00:00:00Z"),
             early: add("early", Access::ReadWrite, "not_before = 2999-01-01T00:00:00Z"),
@@ -386,7 +389,17 @@ impl Bridge {
 
     /// Sends a request with a body, these headers, and a token that may do everything.
     pub(crate) async fn call_with_body(&self, request: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let (bearer, length) = (format!("Bearer {}", self.tokens.writer), body.len().to_string());
+        self.call_with_body_as(&self.tokens.writer, request, headers, body).await
+    }
+
+    pub(crate) async fn call_with_body_as(
+        &self,
+        token: &str,
+        request: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let (bearer, length) = (format!("Bearer {token}"), body.len().to_string());
         let own = [("Authorization", bearer.as_str()), ("Content-Length", length.as_str())];
         let head = head(request, &[&own, headers].concat());
         exchange(self.address, format!("{head}{body}").as_bytes()).await

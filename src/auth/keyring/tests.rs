@@ -190,11 +190,15 @@ proptest! {
 
 #[test]
 fn a_scope_is_one_that_is_known_and_fits_the_token() {
-    let has = |more: &str| Keyring::parse(&file(more)).unwrap().entries()[0].caller().has(Scope::Audit);
+    let has_scope = |more: &str, scope| Keyring::parse(&file(more)).unwrap().entries()[0].caller().has(scope);
+    let has = |more: &str| has_scope(more, Scope::Audit);
     for none in ["", "scopes = []"] {
         assert!(!has(none), "{none}");
     }
-    assert!(has("scopes = [\"audit\"]"));
+    assert!(has("scopes = [\"audit\"]") && has("scopes = [\"runners\", \"audit\"]"));
+    // Runners belong to no job.
+    let narrow = "scopes = [\"runners\"]\njobs = [\"ci-test-*\"]";
+    assert!(has_scope(narrow, Scope::Runners) && !has(narrow));
     for (wrong, said) in [
         ("scopes = [\"admin\"]", "a scope is `audit`"),
         ("scopes = [\"Audit\"]", "a scope is `audit`"),
@@ -205,8 +209,10 @@ fn a_scope_is_one_that_is_known_and_fits_the_token() {
     ] {
         assert!(fault(&file(wrong)).contains(said), "{wrong}: {}", fault(&file(wrong)));
     }
-    let reader = file("scopes = [\"audit\"]").replace("\"rw\"", "\"ro\"");
-    assert!(fault(&reader).contains("takes `access = \"rw\"`"), "{}", fault(&reader));
+    for scope in ["audit", "runners"] {
+        let reader = file(&format!("scopes = [\"{scope}\"]")).replace("\"rw\"", "\"ro\"");
+        assert!(fault(&reader).contains("takes `access = \"rw\"`"), "{}", fault(&reader));
+    }
 }
 
 #[test]

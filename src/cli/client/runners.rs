@@ -39,9 +39,17 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
 
+    /// Print only runners with all of these labels or tags
+    #[arg(long, value_name = "TEXT,TEXT")]
+    tag_list: Option<String>,
+
     /// Print only runners with this in their name
     #[arg(long, value_name = "TEXT")]
     name: Option<String>,
+
+    /// Print only runners that GitLab means by this: active, paused, online, specific, shared
+    #[arg(long, value_name = "SCOPE")]
+    scope: Option<String>,
 
     /// Print only so many runners
     #[arg(long, value_name = "NUMBER")]
@@ -77,7 +85,9 @@ pub(in crate::cli) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<(
         ("busy", args.busy.map(word)),
         ("paused", args.paused.map(word)),
         ("label", args.label.as_deref()),
+        ("tag_list", args.tag_list.as_deref()),
         ("name", args.name.as_deref()),
+        ("scope", args.scope.as_deref()),
         ("limit", limit.as_deref()),
         ("after", args.after.as_deref()),
     ];

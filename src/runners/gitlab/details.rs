@@ -1,6 +1,8 @@
 //! What the list of runners does not tell, asked of a few runners in each poll and remembered.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,11 +19,26 @@ use crate::runners::service::Service;
 /// How long what was told counts as true.
 const FRESH: Duration = Duration::from_hours(1);
 
+/// Runners that were changed from here, so that what is known of them counts no more. Clones have the same ones.
+#[derive(Clone, Default)]
+pub(super) struct Changed(Arc<Mutex<HashSet<ExternalId>>>);
+
+impl Changed {
+    pub(super) fn add(&self, id: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(ExternalId::new(id.to_string()));
+    }
+
+    fn take(&self) -> HashSet<ExternalId> {
+        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 pub(super) struct Details {
     api: ApiUrl,
     /// How many runners are asked about in a poll.
     budget: usize,
     known: HashMap<ExternalId, Known>,
+    changed: Changed,
 }
 
 /// What was told of a runner.
@@ -29,6 +46,8 @@ struct Known {
     told_at: Instant,
     /// Whether it was connected then.
     online: Option<bool>,
+    /// Whether it was changed from here since.
+    changed: bool,
     told: Told,
 }
 
@@ -43,8 +62,8 @@ struct Told {
 }
 
 impl Details {
-    pub(super) fn new(api: ApiUrl, budget: u32) -> Self {
-        Self { api, budget: budget as usize, known: HashMap::new() }
+    pub(super) fn new(api: ApiUrl, budget: u32, changed: Changed) -> Self {
+        Self { api, budget: budget as usize, known: HashMap::new(), changed }
     }
 
     /// Adds to `runners` what is known of them, after asking about those of which least is.
@@ -53,10 +72,15 @@ impl Details {
     pub(super) async fn complete(&mut self, service: &mut Service, headers: &HeaderMap, runners: &mut [Seen]) {
         let listed: HashSet<&ExternalId> = runners.iter().map(|runner| &runner.external_id).collect();
         self.known.retain(|id, _| listed.contains(id));
+        for id in self.changed.take() {
+            if let Some(known) = self.known.get_mut(&id) {
+                known.changed = true;
+            }
+        }
         for (id, online) in self.wanted(runners) {
             match self.ask(service, headers, &id).await {
                 Ok(told) => {
-                    self.known.insert(id, Known { told_at: Instant::now(), online, told });
+                    self.known.insert(id, Known { told_at: Instant::now(), online, changed: false, told });
                 }
                 Err(error) => {
                     log::debug!("details of runner {id} are not to be had: {error}");
@@ -74,15 +98,17 @@ impl Details {
         }
     }
 
-    /// The runners to ask about: first unknown ones, then those that came or went, then those asked longest ago.
+    /// The runners to ask about: first unknown ones, then those that were changed, then those that came or went, then
+    /// those asked longest ago.
     fn wanted(&self, runners: &[Seen]) -> Vec<(ExternalId, Option<bool>)> {
         let mut wanted: Vec<_> = runners
             .iter()
             .filter_map(|runner| {
                 let rank = match self.known.get(&runner.external_id) {
                     None => (0, None),
-                    Some(known) if known.online != runner.online => (1, Some(known.told_at)),
-                    Some(known) if known.told_at.elapsed() >= FRESH => (2, Some(known.told_at)),
+                    Some(known) if known.changed => (1, Some(known.told_at)),
+                    Some(known) if known.online != runner.online => (2, Some(known.told_at)),
+                    Some(known) if known.told_at.elapsed() >= FRESH => (3, Some(known.told_at)),
                     Some(_) => return None,
                 };
                 Some((rank, runner))

@@ -14,7 +14,8 @@ use reqwest::Url;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
 
-use self::details::Details;
+use self::details::{Changed, Details};
+use self::manage::Management;
 use crate::config::{ApiUrl, GitLabAuth, GitLabScope, RunnerSource, SecretPlace};
 use crate::runners::list::{List, Page};
 use crate::runners::poll::{Poll, PollError};
@@ -28,13 +29,16 @@ const PRIVATE_TOKEN: HeaderName = HeaderName::from_static("private-token");
 /// One list of runners at GitLab.
 pub(super) struct GitLab {
     service: Service,
+    api: ApiUrl,
     list: List,
     details: Details,
     first: Url,
     access: Access,
+    changed: Changed,
 }
 
 /// A token, and how it is sent.
+#[derive(Clone)]
 struct Access {
     token: Secret,
     auth: GitLabAuth,
@@ -64,13 +68,20 @@ impl GitLab {
     ) -> Result<Self, OpenError> {
         let mut first = list_of(&source.api, scope);
         first.set_query(Some("per_page=100"));
+        let changed = Changed::default();
         Ok(Self {
             service: Service::new(source, terms(scope))?,
+            api: source.api.clone(),
             list: List::default(),
-            details: Details::new(source.api.clone(), details),
+            details: Details::new(source.api.clone(), details, changed.clone()),
             first,
             access: Access { token: Secret::at(token, credentials), auth },
+            changed,
         })
+    }
+
+    pub(super) fn management(&self) -> Management {
+        Management::new(self.service.beside(), self.api.clone(), self.access.clone(), self.changed.clone())
     }
 
     /// Reads the whole list, and what it does not tell of a few of the runners.

@@ -144,6 +144,9 @@ impl GitLab {
             ("GET", ["jobs"]) => {
                 let mut jobs = self.jobs.get(&id).cloned().unwrap_or_default();
                 jobs.retain(|job| call.query("status").is_none_or(|status| job["status"] == status));
+                if call.query("sort") == Some("asc") {
+                    jobs.reverse();
+                }
                 let (page, headers) = call.page(&jobs);
                 Reply { headers, ..Reply::new(200, page.into()) }
             }

@@ -11,13 +11,15 @@ const WORDS_MAX: usize = 300;
 
 /// Why a call was not carried out.
 ///
-/// No message has a token in it. After [`PollError::Timeout`] and [`PollError::Unreachable`] nobody knows whether the
-/// call was carried out.
+/// No message has a token in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManageError {
-    /// No answer to this call, or none of use.
+    /// No answer to this call, or none of use. Nothing was changed.
     #[error(transparent)]
     Failed(#[from] PollError),
+    /// No answer to a change, or none of use: nobody knows whether it was made.
+    #[error("the change may have been made all the same, so look before you repeat it: {0}")]
+    Uncertain(PollError),
     /// The change is empty.
     #[error("there is nothing to change; name at least one property")]
     NoChange,

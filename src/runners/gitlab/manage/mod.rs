@@ -1,12 +1,10 @@
 //! Managing runners of GitLab: what its own pages can do, one call each.
 //!
-//! Sources: GitLab, "Runners API", and "Create a runner linked to a user" in its "Users API". Nothing is repeated: a call
-//! whose answer did not come may have been carried out.
+//! Sources: GitLab, "Runners API", and "Create a runner linked to a user" in its "Users API". Nothing is repeated: a
+//! change whose answer did not come may have been carried out, and [`ManageError::Uncertain`] says so.
 
 mod error;
 mod records;
-
-use std::path::Path;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
@@ -15,13 +13,12 @@ use serde_json::{Value, json};
 
 pub use self::error::ManageError;
 pub use self::records::{
-    AccessLevel, Change, Created, Job, JobStatus, Manager, NewRunner, Owner, Place, Runner, RunnerToken,
+    AccessLevel, Change, Created, Job, JobStatus, Manager, NewRunner, Order, Owner, Place, Runner, RunnerToken,
 };
-use super::{Access, terms};
-use crate::config::{ApiUrl, RunnerList, RunnerSource};
-use crate::runners::OpenError;
+use super::Access;
+use super::details::Changed;
+use crate::config::ApiUrl;
 use crate::runners::poll::PollError;
-use crate::runners::secret::Secret;
 use crate::runners::service::{Answer, Service};
 
 /// The most jobs that are listed at once.
@@ -32,20 +29,13 @@ pub struct Management {
     service: Service,
     api: ApiUrl,
     access: Access,
+    changed: Changed,
 }
 
 impl Management {
-    /// The management of a list's GitLab; `None` for a list of GitHub.
-    ///
-    /// The token needs more than for listing: `create_runner` to create, `manage_runner` for the rest, or `api` for
-    /// all. `credentials` is as in [`crate::runners::Source::open`].
-    ///
-    /// # Errors
-    /// If the system has no certificates of authorities.
-    pub fn open(source: &RunnerSource, credentials: Option<&Path>) -> Result<Option<Self>, OpenError> {
-        let RunnerList::GitLab { scope, token, auth, .. } = &source.list else { return Ok(None) };
-        let access = Access { token: Secret::at(token, credentials), auth: *auth };
-        Ok(Some(Self { service: Service::new(source, terms(scope))?, api: source.api.clone(), access }))
+    /// The token needs more than for listing: `create_runner` to create, `manage_runner` for the rest, or `api` for all.
+    pub(super) fn new(service: Service, api: ApiUrl, access: Access, changed: Changed) -> Self {
+        Self { service, api, access, changed }
     }
 
     /// Creates a runner. Its token is told this once.
@@ -90,7 +80,12 @@ impl Management {
         if body.is_empty() {
             return Err(ManageError::NoChange);
         }
-        self.call(Method::PUT, &["runners", &id.to_string()], Some(body)).await?.record()
+        let came =
+            self.call(Method::PUT, &["runners", &id.to_string()], Some(body)).await.and_then(|whole| whole.record());
+        if matches!(came, Ok(_) | Err(ManageError::Uncertain(_))) {
+            self.changed.add(id);
+        }
+        came
     }
 
     /// Lets a runner take no more jobs.
@@ -127,15 +122,20 @@ impl Management {
 
     /// Asks whether an authentication token is one of a runner, and of which.
     ///
-    /// GitLab counts this as a sign of life of the runner, or rather of its process `system_id`. So it must not be asked
-    /// regularly of a runner that is watched.
+    /// GitLab counts this as a sign of life of the runner, or rather of its process `system_id`, which it wants to know for
+    /// tokens that begin with `glrt-`. So it must not be asked regularly of a runner that is watched.
     ///
     /// # Errors
     /// [`ManageError::RunnerToken`] if it is not.
-    pub async fn verify(&mut self, token: &SecretString, system_id: &str) -> Result<Created, ManageError> {
+    pub async fn verify(&mut self, token: &SecretString, system_id: Option<&str>) -> Result<Created, ManageError> {
         let mut body = with_token(token);
-        body.insert("system_id".to_owned(), system_id.into());
-        self.call_with_token(Method::POST, &["runners", "verify"], body).await?.record()
+        body.extend(system_id.map(|id| ("system_id".to_owned(), id.into())));
+        let sent = self.call_with_token(Method::POST, &["runners", "verify"], body).await;
+        sent.and_then(|whole| whole.record()).map_err(|error| match error {
+            // A sign of life more or less is no change.
+            ManageError::Uncertain(cause) => ManageError::Failed(cause),
+            error => error,
+        })
     }
 
     /// Gives a runner a new authentication token; the old one is void.
@@ -182,17 +182,23 @@ impl Management {
         self.call(Method::GET, &["runners", &id.to_string(), "managers"], None).await?.record()
     }
 
-    /// The newest jobs of a runner, at most `most` and at most 1000; of those that the token's owner may see.
+    /// The first jobs of a runner in this order, at most `most` and at most 1000; of those that the token's owner may see.
     ///
     /// # Errors
     /// [`ManageError`].
-    pub async fn jobs(&mut self, id: u64, status: Option<JobStatus>, most: usize) -> Result<Vec<Job>, ManageError> {
+    pub async fn jobs(
+        &mut self,
+        id: u64,
+        status: Option<JobStatus>,
+        order: Order,
+        most: usize,
+    ) -> Result<Vec<Job>, ManageError> {
         let most = most.min(JOBS_MAX);
         let mut url = self.api.join(&["runners", &id.to_string(), "jobs"]);
         url.query_pairs_mut()
             .append_pair("pagination", "keyset")
             .append_pair("order_by", "id")
-            .append_pair("sort", "desc")
+            .append_pair("sort", order.as_str())
             .append_pair("per_page", &most.clamp(1, 100).to_string());
         if let Some(status) = status {
             url.query_pairs_mut().append_pair("status", status.as_str());
@@ -204,7 +210,7 @@ impl Management {
             let answer = self.send(Method::GET, url, headers.clone(), None).await?;
             let page: Vec<Job> = answer.record()?;
             jobs.extend(page);
-            match self.service.next_page(&answer.0)? {
+            match self.service.next_page(&answer.answer)? {
                 Some(next) if jobs.len() < most => url = next,
                 _ => break,
             }
@@ -242,15 +248,16 @@ impl Management {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             Value::Object(body).to_string().into_bytes()
         });
-        let answer = self.service.send(method, url, headers, text).await?;
+        let is_change = !method.is_safe();
+        let answer = self.service.send(method, url, headers, text).await.map_err(|error| failed(error, is_change))?;
         if answer.status.is_success() {
-            return Ok(Whole(answer));
+            return Ok(Whole { answer, is_change });
         }
         Err(match answer.status.as_u16() {
             400 | 403 | 405 | 406 | 409 | 412 | 422 => error::refused(&answer, &secrets),
             404 => ManageError::NotFound,
             status @ 300..=399 => ManageError::Failed(PollError::Status { status }),
-            _ => ManageError::Failed(self.service.refusal(&answer)),
+            _ => failed(self.service.refusal(&answer), is_change),
         })
     }
 }
@@ -265,11 +272,30 @@ fn with_token(token: &SecretString) -> Body {
     serde_json::Map::from_iter([("token".to_owned(), json!(token.expose_secret()))])
 }
 
+/// What an error means: whether the change is made is not known if the service may have got the request.
+fn failed(error: PollError, is_change: bool) -> ManageError {
+    match error {
+        PollError::Timeout { .. }
+        | PollError::Unreachable(_)
+        | PollError::Service { .. }
+        | PollError::NotUnderstood(_)
+        | PollError::TooLarge(_)
+            if is_change =>
+        {
+            ManageError::Uncertain(error)
+        }
+        error => ManageError::Failed(error),
+    }
+}
+
 /// An answer of success.
-struct Whole(Answer);
+struct Whole {
+    answer: Answer,
+    is_change: bool,
+}
 
 impl Whole {
     fn record<T: serde::de::DeserializeOwned>(&self) -> Result<T, ManageError> {
-        Ok(self.0.json()?)
+        self.answer.json().map_err(|error| failed(error, self.is_change))
     }
 }

@@ -247,6 +247,27 @@ impl JobStatus {
     }
 }
 
+/// Which jobs come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Those that were made last.
+    #[default]
+    NewestFirst,
+    /// Those that were made first.
+    OldestFirst,
+}
+
+impl Order {
+    /// GitLab's word: `desc` or `asc`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NewestFirst => "desc",
+            Self::OldestFirst => "asc",
+        }
+    }
+}
+
 /// A job that a runner took.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Job {

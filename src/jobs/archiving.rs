@@ -85,13 +85,12 @@ impl Jobs {
                 News::Archived { run, complete, .. } => {
                     self.record_log(run.invocation, Log { place: LogPlace::Archive, complete }).await;
                 }
-                News::Failed { run, reason: NotArchived::Deleted, .. } => {
-                    self.record_log(run.invocation, Log { place: LogPlace::Journal, complete: false }).await;
-                }
-                News::Failed { .. } => {}
-                News::Deleted { invocation } => {
+                // Not in the journal any more, and so not to be offered again.
+                News::Failed { run: journal::Run { invocation, .. }, reason: NotArchived::Deleted, .. }
+                | News::Deleted { invocation } => {
                     self.record_log(invocation, Log { place: LogPlace::Archive, complete: false }).await;
                 }
+                News::Failed { .. } => {}
             }
         }
     }

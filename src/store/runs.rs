@@ -75,7 +75,7 @@ pub struct Progress {
 pub enum LogPlace {
     /// In the journal, as long as journald keeps it.
     Journal,
-    /// In the bridge's archive.
+    /// In the bridge's archive, or nowhere any more.
     Archive,
 }
 

@@ -237,3 +237,22 @@ async fn the_log_of_a_run_that_is_forgotten_goes_with_it() {
     assert!(both.contains(&left[0]), "{left:?}");
     assert_eq!(bridge.call(&format!("GET /api/job/{JOB}/logs")).await.json()["logs"][0]["message"], json!("second"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_gone_is_offered_to_the_archive_once() {
+    let journal = crate::journal::FOREIGN_ENTRY.to_owned() + &said("first");
+    let unit = Unit::starting(JOB, Start::EndsBeforeReply(Exit::Code(0)));
+    let bridge = Bridge::with(vec![unit], Setup { journal, ..Setup::default() }).await;
+    bridge.play_journald();
+    let run = bridge.start(JOB).await;
+    complete(&bridge, &run, true).await;
+    bridge.vacuum_all();
+    let bridge = bridge.restart_as(archiving(10), async |_| {}).await;
+    complete(&bridge, &run, false).await;
+    let bridge = bridge.restart_as(archiving(10), async |_| {}).await;
+    // Its log has its turn after those of before.
+    bridge.start(JOB).await;
+    bridge.archived(1).await;
+    let refused = crate::logged::lines().into_iter().filter(|line| line.contains("is not archived"));
+    assert_eq!(refused.collect::<Vec<_>>().len(), 1);
+}

@@ -233,8 +233,8 @@ fn every_command_line_that_is_shown_is_one_that_the_program_takes() {
                 shown += 1;
                 let rest = found.get(2).map_or("", |rest| rest.as_str());
                 let mut command = vec![&found[1]];
-                if ["alerts", "import", "token"].contains(&&found[1]) {
-                    command.extend(rest.split_whitespace().next());
+                if ["alerts", "import", "runners", "token"].contains(&&found[1]) {
+                    command.extend(rest.split_whitespace().next().filter(|word| !word.starts_with('-')));
                 }
                 let key = command.join(" ");
                 if !helps.contains_key(&key) {

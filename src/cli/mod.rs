@@ -64,7 +64,7 @@ enum Command {
     Stop(client::Stop),
     Jobs(client::Jobs),
     Runs(client::Runs),
-    Runners(client::Runners),
+    Runners(Box<client::Runners>),
     Alerts(client::Alerts),
     Audit(client::Audit),
     Generate(generate::Args),

@@ -276,13 +276,28 @@ impl From<ManageError> for Problem {
             }
             ManageError::Failed(cause) => {
                 log::warn!("GitLab was asked in vain: {cause}");
-                Self::new(StatusCode::BAD_GATEWAY, "gitlab_failed", detail).with("reason", cause.code().into())
+                Self::new(StatusCode::BAD_GATEWAY, "gitlab_failed", outside(&cause)).with("reason", cause.code().into())
             }
             ManageError::Uncertain(cause) => {
                 log::warn!("a change at GitLab may have been made, or not: {cause}");
+                let detail = format!(
+                    "the change may have been made all the same, so look before you repeat it: {}",
+                    outside(&cause)
+                );
                 Self::new(StatusCode::BAD_GATEWAY, "gitlab_uncertain", detail).with("reason", cause.code().into())
             }
         }
+    }
+}
+
+/// Why GitLab gave no answer of use, without the paths and addresses that only the log has.
+fn outside(cause: &PollError) -> String {
+    match cause {
+        PollError::Credential(_) => {
+            "the token of the list cannot be used; the bridge's own log has the reason".to_owned()
+        }
+        PollError::Unreachable(_) => "GitLab cannot be reached; the bridge's own log has the reason".to_owned(),
+        cause => cause.to_string(),
     }
 }
 

@@ -3,6 +3,8 @@
 //! What is sent and told has the names that GitLab gives it, so that those who know its interface know this one; only
 //! `id` is the bridge's, and GitLab's number is `external_id`. A token of a runner is told once and in the answer alone.
 
+mod shape;
+
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, Path, State};
@@ -12,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
+use self::shape::{details, id_of, job, manager, with_token};
 use super::AppState;
 use super::authenticate::{Reader, RunnerWriter};
 use super::body::Members;
@@ -20,10 +23,8 @@ use super::params::{Params, refuse};
 use super::problem::Problem;
 use super::runners::{NoSuchRunner, PathRunner, shorten};
 use crate::fleet::Turn;
-use crate::runners::gitlab::manage::{
-    AccessLevel, Change, Job, JobStatus, Manager, NewRunner, Order, Owner, Place, Runner, RunnerToken,
-};
-use crate::runners::{ExternalId, Kind, RunnerId, SourceName};
+use crate::runners::gitlab::manage::{AccessLevel, Change, JobStatus, NewRunner, Order, Owner};
+use crate::runners::{Kind, RunnerId, SourceName};
 
 /// Jobs that are listed if the caller does not say.
 const JOBS: u32 = 50;
@@ -391,74 +392,4 @@ fn answer(status: StatusCode, outcome: &'static str, told: Value) -> Response {
 /// For the audit: which runner it was, where the path does not say it.
 fn about(source: &SourceName, number: u64) -> Detail {
     Detail(format!("runner {} of list {source}", id_of(source, number)))
-}
-
-fn id_of(source: &SourceName, number: u64) -> RunnerId {
-    RunnerId::of(source, &ExternalId::new(number.to_string()))
-}
-
-fn with_token(source: &SourceName, number: u64, token: &RunnerToken) -> Value {
-    json!({
-        "id": id_of(source, number),
-        "external_id": number.to_string(),
-        "token": token.token.expose_secret(),
-        "token_expires_at": token.expires_at,
-    })
-}
-
-fn details(source: &SourceName, runner: &Runner) -> Value {
-    json!({
-        "id": id_of(source, runner.id),
-        "source": source.as_str(),
-        "external_id": runner.id.to_string(),
-        "description": runner.description,
-        "runner_type": runner.kind.map(|kind| format!("{}_type", kind.as_str())),
-        "paused": runner.paused,
-        "online": runner.online,
-        "status": runner.status,
-        "contacted_at": runner.contacted_at,
-        "tag_list": runner.tags,
-        "run_untagged": runner.run_untagged,
-        "locked": runner.locked,
-        "access_level": runner.access_level,
-        "maximum_timeout": runner.maximum_timeout,
-        "maintenance_note": runner.maintenance_note,
-        "projects": runner.projects.iter().map(place).collect::<Vec<_>>(),
-        "groups": runner.groups.iter().map(place).collect::<Vec<_>>(),
-    })
-}
-
-fn place(place: &Place) -> Value {
-    json!({ "id": place.id, "path_with_namespace": place.path_with_namespace, "name": place.name })
-}
-
-fn manager(manager: &Manager) -> Value {
-    json!({
-        "id": manager.id,
-        "system_id": manager.system_id,
-        "version": manager.version,
-        "platform": manager.platform,
-        "architecture": manager.architecture,
-        "created_at": manager.created_at,
-        "contacted_at": manager.contacted_at,
-        "ip_address": manager.ip_address,
-        "status": manager.status,
-    })
-}
-
-fn job(job: &Job) -> Value {
-    json!({
-        "id": job.id,
-        "name": job.name,
-        "stage": job.stage,
-        "status": job.status,
-        "ref": job.reference,
-        "created_at": job.created_at,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
-        "duration": job.duration,
-        "queued_duration": job.queued_duration,
-        "web_url": job.web_url,
-        "project": job.project.as_ref().map(place),
-    })
 }

@@ -25,6 +25,7 @@ mod wire;
 mod alerts;
 mod archive;
 mod audit;
+mod command_line;
 mod economy;
 mod edges;
 mod endings;

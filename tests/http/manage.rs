@@ -274,6 +274,14 @@ async fn what_gitlab_refuses_is_told_apart_from_what_the_bridge_refuses() {
     let jobs = format!("GET /api/runners/{}/jobs", id(7));
     lists.fleet.next([says(500, "oh")]);
     assert_eq!(bridge.call(&jobs).await.problem(), (502, "gitlab_failed".to_owned()));
+    // Where the token is kept is nobody's business.
+    let token = lists.token_file("gitlab");
+    std::fs::rename(&token, format!("{token}.gone")).unwrap();
+    let failed = ask(&bridge, &pause, "").await;
+    assert_eq!((failed.problem(), &failed.json()["reason"]), ((502, "gitlab_failed".to_owned()), &json!("credential")));
+    assert!(!failed.body.contains(&token) && logged::lines().iter().any(|line| line.contains(&token)), "{failed:?}");
+    std::fs::rename(format!("{token}.gone"), &token).unwrap();
+
     lists.fleet.next([Fault::Answer(429, vec![("retry-after", "600".to_owned())], "Retry later".to_owned())]);
     for _ in 0..2 {
         let answer = ask(&bridge, &pause, "").await;

@@ -6,6 +6,7 @@ mod alerts;
 mod audit;
 mod bridge;
 mod follow;
+mod manage;
 mod outage;
 mod run;
 mod runners;

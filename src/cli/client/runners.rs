@@ -1,16 +1,19 @@
-//! `ci-bridge runners`.
+//! `ci-bridge runners`: the list, and below it what manages a runner.
 
 use std::io::Write;
 
 use serde_json::Value;
 
 use super::bridge::Server;
-use super::{fetch, plain, print_table, rows};
+use super::{fetch, manage, plain, print_table, rows};
 
-/// List the runners of GitHub and GitLab that are watched, and how they do
+/// List the runners of GitHub and GitLab that are watched, and how they do; manage those of GitLab
 #[derive(Debug, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(in crate::cli) struct Args {
+    #[command(subcommand)]
+    command: Option<manage::Command>,
+
     /// Print only runners of this service: github, gitlab
     #[arg(long, value_name = "SERVICE")]
     provider: Option<String>,
@@ -71,10 +74,14 @@ const EXAMPLES: &str = "\
 Examples:
   ci-bridge runners
   ci-bridge runners --state offline
-  ci-bridge runners --source acme --json | jq -r '.runners[].name'";
+  ci-bridge runners --source acme --json | jq -r '.runners[].name'
+  ci-bridge runners pause 807186f6-2308-8224-8736-cb17df51c527";
 
-/// Prints a page of the runners.
+/// Prints a page of the runners, or manages one.
 pub(in crate::cli) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
+    if let Some(command) = &args.command {
+        return manage::run(command, out);
+    }
     let word = |flag: bool| if flag { "true" } else { "false" };
     let limit = args.limit.map(|limit| limit.to_string());
     let params = [

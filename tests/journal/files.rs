@@ -1,6 +1,7 @@
 //! Several files: their order, what they share, and what comes and goes.
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 
 use ci_bridge::journal::{Error, From, Journal};
 
@@ -26,6 +27,80 @@ fn files_are_merged_as_with_journalctl() {
         assert_eq!(place.entries(&run('1'), From::Last(count)), all[200 - count..]);
         assert_eq!(place.entries(&run('1'), From::After(all[count].position)), all[count + 1..]);
     }
+}
+
+/// So many lines that the files are read ahead, in parts: one file after the other, and two that share their time.
+fn long() -> (Place, Vec<String>) {
+    let place = Place::new();
+    let line = |time: u64| {
+        Line::of_job(time, '1', &format!("line {time} {}", "x".repeat(usize::try_from(time % 97).unwrap())))
+    };
+    let lines = |times: &mut dyn Iterator<Item = u64>| times.map(line).collect::<Vec<_>>();
+    for (name, lines) in [
+        ("system@1.journal", lines(&mut (0..3000))),
+        ("system@2.journal", lines(&mut (3000..6000))),
+        ("system@3.journal", lines(&mut (6000..12_000).filter(|time| time % 3 != 0))),
+        ("system@4.journal", lines(&mut (6000..12_000).filter(|time| time % 3 == 0))),
+        ("system@5.journal", lines(&mut (12_000..15_000))),
+    ] {
+        place.write(name, Layout::USUAL, &lines);
+        place.archive(name);
+    }
+    place.write("system.journal", Layout::USUAL, &lines(&mut (15_000..15_100)));
+    let messages = lines(&mut (0..15_100)).iter().map(Line::message).collect();
+    (place, messages)
+}
+
+#[test]
+fn a_long_run_is_read_over_all_its_files_as_with_journalctl() {
+    let (place, messages) = long();
+    let all = place.entries(&run('1'), From::Start);
+    assert!(all.iter().map(text).eq(messages));
+    assert!(as_journalctl(&all) == place.journalctl(&[&format!("_SYSTEMD_UNIT={UNIT}")]));
+    for after in [0, 1023, 1024, 2999, 5000, 11_000, 15_098] {
+        assert!(place.entries(&run('1'), From::After(all[after].position)) == all[after + 1..], "{after}");
+    }
+    assert!(place.entries(&run('1'), From::Last(14_000)) == all[1100..]);
+    // A copy of a file adds nothing, also if it is read ahead.
+    fs::copy(place.file("system@2.journal"), place.file("system@9.journal")).unwrap();
+    assert!(place.entries(&run('1'), From::Start) == all);
+}
+
+#[test]
+fn a_long_run_can_be_read_by_many_at_once_and_left_at_any_place() {
+    let (place, messages) = long();
+    let journal = place.journal();
+    std::thread::scope(|scope| {
+        for reader in 0..8 {
+            let (journal, messages) = (&journal, &messages);
+            scope.spawn(move || {
+                // The odd ones leave while others read ahead for them.
+                let most = if reader % 2 == 1 { 1500 * reader } else { usize::MAX };
+                let entries = journal.run(&run('1'), From::Start).unwrap().take(most);
+                let read: Vec<_> = entries.map(|entry| text(&entry.unwrap())).collect();
+                assert!(read == messages[..most.min(messages.len())], "{reader}: {} entries", read.len());
+            });
+        }
+    });
+}
+
+#[test]
+fn what_is_broken_in_a_long_run_costs_itself_only_and_is_told_of_at_its_place() {
+    let (place, messages) = long();
+    let path = place.file("system@2.journal");
+    let bytes = fs::read(&path).unwrap();
+    let message = bytes.windows(18).position(|bytes| bytes == b"MESSAGE=line 4000 ").unwrap();
+    let entry = (message..).step_by(8).find(|at| bytes[*at..*at + 8] == [3, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().write_all_at(&[7], entry as u64).unwrap();
+    let read: Vec<_> = place.journal().run(&run('1'), From::Start).unwrap().collect();
+    let broken: Vec<_> = (0..read.len()).filter(|place| read[*place].is_err()).collect();
+    assert_eq!(broken.len(), 1);
+    let whole = read.iter().flatten().map(text);
+    assert!(
+        whole.eq(messages.iter().enumerate().filter(|(place, _)| *place != 4000).map(|(_, message)| message.clone()))
+    );
+    // Where it stands exactly is not promised, but it is between lines of its file.
+    assert!((3000..=6000).contains(&broken[0]), "{broken:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
@@ -132,6 +133,12 @@ impl Line {
         Self { monotonic_ms: Some(monotonic_ms), ..self }
     }
 
+    /// Its text.
+    pub(crate) fn message(&self) -> String {
+        let (_, value) = self.fields.iter().find(|(name, _)| name == "MESSAGE").unwrap();
+        String::from_utf8(value.clone()).unwrap()
+    }
+
     /// The entry in the journal export format.
     fn export(&self) -> Vec<u8> {
         let mut text = format!(
@@ -247,6 +254,14 @@ impl Place {
             writer.write(line);
         }
         writer.close();
+    }
+
+    /// Marks a file as one that is closed for good, as journald does when it begins the next.
+    pub(crate) fn archive(&self, name: &str) {
+        /// Of `struct Header` in systemd's `journal-def.h`.
+        const STATE: (u64, u8) = (16, 2);
+        let file = fs::File::options().write(true).open(self.file(name)).unwrap();
+        file.write_all_at(&[STATE.1], STATE.0).unwrap();
     }
 
     pub(crate) fn journal(&self) -> Journal {

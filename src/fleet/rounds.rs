@@ -11,11 +11,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::counts::Counts;
 use super::{Watch, Watched, retire_sources_but};
 use crate::alerts::{Alerts, Teller};
-use crate::config::RunnerSource;
+use crate::config::{GitHubScope, GitLabScope, RunnerList, RunnerSource};
 use crate::runners::poller::Trigger;
-use crate::runners::{OpenError, Provider, Source, SourceName};
+use crate::runners::{Kind, OpenError, Provider, Source, SourceName};
 use crate::store::{Error, Store};
 use crate::telemetry::Chain;
 
@@ -27,9 +28,46 @@ const STORE_PAUSE: Duration = Duration::from_secs(5);
 pub struct Runners(Arc<Shared>);
 
 struct Shared {
-    sources: Vec<(SourceName, Provider, Trigger)>,
+    sources: Vec<Configured>,
+    counts: Arc<Counts>,
     teller: Teller,
     store: watch::Sender<Option<Store>>,
+}
+
+/// A source that is polled.
+struct Configured {
+    name: SourceName,
+    provider: Provider,
+    place: Place,
+    trigger: Trigger,
+}
+
+/// Whose runners a source lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// What it is; `None` for what a GitLab shows the owner of a token.
+    pub kind: Option<Kind>,
+    /// Its name, such as `acme/site`; empty if it has none.
+    pub owner: String,
+}
+
+impl Place {
+    fn of(list: &RunnerList) -> Self {
+        let (kind, owner) = match list {
+            RunnerList::GitHub { scope, .. } => match scope {
+                GitHubScope::Repository { owner, name } => (Some(Kind::Repository), format!("{owner}/{name}")),
+                GitHubScope::Organization(name) => (Some(Kind::Organization), name.clone()),
+                GitHubScope::Enterprise(name) => (Some(Kind::Enterprise), name.clone()),
+            },
+            RunnerList::GitLab { scope, .. } => match scope {
+                GitLabScope::Instance => (Some(Kind::Instance), String::new()),
+                GitLabScope::Owned => (None, String::new()),
+                GitLabScope::Group(name) => (Some(Kind::Group), name.clone()),
+                GitLabScope::Project(name) => (Some(Kind::Project), name.clone()),
+            },
+        };
+        Self { kind, owner }
+    }
 }
 
 /// What polls the sources of [`Runners`], and tells of what happens.
@@ -56,18 +94,16 @@ impl Runners {
         alerts: Alerts,
         credentials: Option<&Path>,
     ) -> Result<(Self, Rounds), OpenError> {
-        let rounds = sources.iter().map(|source| {
-            let (watched, trigger) = (Watched::of(source), Trigger::default());
-            Ok(Round { watched, source: Source::open(source, credentials)?, trigger })
-        });
-        let sources = rounds.collect::<Result<Vec<_>, OpenError>>()?;
-        let asked = sources
-            .iter()
-            .map(|Round { watched, trigger, .. }| (watched.name.clone(), watched.provider, trigger.clone()));
-        let asked = asked.collect();
-        let teller = Teller::new(alerts);
-        let runners = Self(Arc::new(Shared { sources: asked, teller, store: watch::channel(None).0 }));
-        Ok((runners.clone(), Rounds { runners, sources }))
+        let (mut configured, mut rounds) = (Vec::new(), Vec::new());
+        for source in sources {
+            let (watched, trigger, place) = (Watched::of(source), Trigger::default(), Place::of(&source.list));
+            let (name, provider) = (watched.name.clone(), watched.provider);
+            configured.push(Configured { name, provider, place, trigger: trigger.clone() });
+            rounds.push(Round { watched, source: Source::open(source, credentials)?, trigger });
+        }
+        let (counts, teller, store) = (Arc::default(), Teller::new(alerts), watch::channel(None).0);
+        let runners = Self(Arc::new(Shared { sources: configured, counts, teller, store }));
+        Ok((runners.clone(), Rounds { runners, sources: rounds }))
     }
 
     /// Has everything be kept in `store` from now on.
@@ -77,12 +113,21 @@ impl Runners {
 
     /// Has all sources be polled now, as far as the limits of their services allow it.
     pub fn poll_now(&self) {
-        self.0.sources.iter().for_each(|(_, _, trigger)| trigger.pull());
+        self.0.sources.iter().for_each(|source| source.trigger.pull());
     }
 
     /// The names of the sources that are polled, and their services.
     pub fn configured(&self) -> impl Iterator<Item = (&SourceName, Provider)> {
-        self.0.sources.iter().map(|(name, provider, _)| (name, *provider))
+        self.0.sources.iter().map(|source| (&source.name, source.provider))
+    }
+
+    /// Whose runners a source lists, if it is polled.
+    pub(super) fn place(&self, source: &SourceName) -> Option<&Place> {
+        self.0.sources.iter().find(|configured| configured.name == *source).map(|configured| &configured.place)
+    }
+
+    pub(super) fn counts(&self) -> &Counts {
+        &self.0.counts
     }
 
     /// For whoever else has something to tell.
@@ -120,7 +165,7 @@ impl Rounds {
             Err(error) => log::error!("alerts are kept and not sent: {}", Chain(&error)),
         }
         for round in sources {
-            tasks.spawn(round.run(store.clone(), runners.teller().clone(), stop.clone()));
+            tasks.spawn(round.run(store.clone(), runners.clone(), stop.clone()));
         }
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
@@ -131,10 +176,11 @@ impl Rounds {
 }
 
 impl Round {
-    async fn run(self, store: Store, teller: Teller, stop: CancellationToken) {
+    async fn run(self, store: Store, runners: Runners, stop: CancellationToken) {
         let Self { watched, mut source, trigger } = self;
         let Some(watch) = stop.run_until_cancelled(open(watched, &store)).await else { return };
-        let (alerts, wake) = (teller.alerts().clone(), teller.wake().clone());
+        let watch = watch.counting(runners.0.counts.clone());
+        let (alerts, wake) = (runners.teller().alerts().clone(), runners.teller().wake().clone());
         watch.run(async move || source.poll().await, alerts, wake, trigger, stop).await;
     }
 }

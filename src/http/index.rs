@@ -39,6 +39,7 @@ pub(super) async fn show_index() -> Json<Value> {
             endpoint("GET", "/api/alerts", "rw", "what alerts have told, newest first", &["state=all|dead", "limit", "before=ID"]),
             endpoint("POST", "/api/alerts/{id}/replay", "rw", "send a message again that was given up", &[]),
             endpoint("GET", "/api/audit", "rw, scope audit", "what was done and refused, newest first", &["limit", "before=ID", "kind", "who", "job", "instance", "run"]),
+            endpoint("GET", "/metrics", "ro", "all figures, for Prometheus", &[]),
             endpoint("GET", "/healthz", "none", "whether the process lives", &[]),
             endpoint("GET", "/readyz", "none", "whether it can do its work, or why not", &[]),
         ],

@@ -17,6 +17,8 @@ mod hook;
 mod journal;
 #[path = "../support/logged.rs"]
 mod logged;
+#[path = "../support/prometheus.rs"]
+mod prometheus;
 #[path = "../support/systemd1/mod.rs"]
 mod systemd1;
 #[path = "../support/wire.rs"]
@@ -32,6 +34,7 @@ mod events;
 mod follow;
 mod inputs;
 mod instances;
+mod metrics;
 mod names;
 mod outages;
 mod params;

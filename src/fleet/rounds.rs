@@ -39,6 +39,7 @@ struct Configured {
     name: SourceName,
     provider: Provider,
     place: Place,
+    public_badges: bool,
     trigger: Trigger,
 }
 
@@ -98,7 +99,8 @@ impl Runners {
         for source in sources {
             let (watched, trigger, place) = (Watched::of(source), Trigger::default(), Place::of(&source.list));
             let (name, provider) = (watched.name.clone(), watched.provider);
-            configured.push(Configured { name, provider, place, trigger: trigger.clone() });
+            let public_badges = source.public_badges;
+            configured.push(Configured { name, provider, place, public_badges, trigger: trigger.clone() });
             rounds.push(Round { watched, source: Source::open(source, credentials)?, trigger });
         }
         let (counts, teller, store) = (Arc::default(), Teller::new(alerts), watch::channel(None).0);
@@ -119,6 +121,12 @@ impl Runners {
     /// The names of the sources that are polled, and their services.
     pub fn configured(&self) -> impl Iterator<Item = (&SourceName, Provider)> {
         self.0.sources.iter().map(|source| (&source.name, source.provider))
+    }
+
+    /// Whether the badges of the runners of a source are shown to whoever asks.
+    #[must_use]
+    pub fn has_public_badges(&self, source: &SourceName) -> bool {
+        self.0.sources.iter().any(|configured| configured.name == *source && configured.public_badges)
     }
 
     /// Whose runners a source lists, if it is polled.

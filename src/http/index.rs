@@ -34,6 +34,7 @@ pub(super) async fn show_index() -> Json<Value> {
             endpoint("GET", "/api/runners/{runner}", "ro", "one of them", &[]),
             endpoint("GET", "/api/runners/{runner}/transitions", "ro", "its changes of state, newest first", &["limit", "before=TIME"]),
             endpoint("GET", "/api/runners/{runner}/uptime", "ro", "the part of a time that it was online", &["window=24h|7d|30d|FROM..TO"]),
+            endpoint("GET", "/api/runners/{runner}/badge.svg", "ro, or none where badges are public", "its state or uptime as a picture", &["window=24h|7d|30d|FROM..TO"]),
             endpoint("POST", "/api/runners/poll", "rw", "read all lists of runners now", &[]),
             endpoint("GET", "/api/sources", "ro", "the lists of runners, and how they do", &[]),
             endpoint("GET", "/api/alerts", "rw", "what alerts have told, newest first", &["state=all|dead", "limit", "before=ID"]),

@@ -5,6 +5,7 @@
 mod alerts;
 mod audit;
 mod authenticate;
+mod badge;
 mod body;
 mod edge;
 mod error;
@@ -87,10 +88,13 @@ pub fn router(
     let metrics = Metrics::new(options.exporter_names, requests.clone());
     let edge = Edge { policy: policy.clone(), audit: audit.clone(), requests };
     let state = AppState { policy, jobs, audit, runners, streams, metrics, stop };
+    // Layers of these two routes only: all others have their own answers.
     let metrics = Router::new()
         .route("/metrics", get(metrics::show_metrics))
-        // Only of this route: all others have their own answers.
         .route_layer(from_fn_with_state(gate.clone(), authenticate::require_token));
+    let badges = Router::new()
+        .route("/api/runners/{runner}/badge.svg", get(badge::show_badge))
+        .route_layer(from_fn_with_state(gate.clone(), badge::allow_no_token));
     let api = Router::new()
         .route("/job/{job}", post(jobs::start_job))
         .route("/job/{job}/state", get(jobs::show_state))
@@ -119,6 +123,7 @@ pub fn router(
     Router::new()
         .nest("/api", api)
         .merge(metrics)
+        .merge(badges)
         .route("/", get(index::show_index))
         .route("/healthz", get(index::show_health))
         .route("/readyz", get(index::show_readiness))

@@ -27,6 +27,7 @@ mod wire;
 mod alerts;
 mod archive;
 mod audit;
+mod badges;
 mod economy;
 mod edges;
 mod endings;

@@ -304,7 +304,7 @@ async fn without_a_history_the_rest_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_large_fleet_has_comes_whole() {
+async fn what_a_large_fleet_has_comes_whole_and_to_four_at_once() {
     let fleet = Fleet::start().await;
     fleet.world().github = GitHub::acme((0..2500).map(|id| runner(id, &format!("build-{id}"), "online")));
     let directory = tempfile::tempdir().unwrap();
@@ -315,4 +315,14 @@ async fn what_a_large_fleet_has_comes_whole() {
     for (name, series) in [("ci_runner_online", 2500), ("ci_runner_uptime_ratio", 7500), ("ci_runner_info", 2500)] {
         assert_eq!(metrics.of(name).len(), series, "{name}");
     }
+    // They take no more than the beginning of some megabytes.
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        slow.push(bridge.open("/metrics", &[]).await);
+    }
+    let refused = bridge.call("GET /metrics").await;
+    assert_eq!(refused.problem(), (503, "too_many_scrapes".to_owned()));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    drop(slow);
+    bridge.until("GET /metrics", |answer| answer.status == 200).await;
 }

@@ -34,7 +34,7 @@ const LAST_ENTRIES: &str = "SELECT runners.id, entry.at, entry.state, entry.onli
 
 impl Store {
     /// All runners that their sources list, by name, each with how it did from each of the times in `from` on and before
-    /// `to`, as [`Store::uptime`] tells it; all as of one moment.
+    /// `to`, as [`Store::uptime`] tells it; all as of one moment. `to` is now: nothing is recorded of a later time.
     ///
     /// # Errors
     /// [`Error`] if that could not be read.
@@ -77,5 +77,30 @@ impl Store {
         let count = sqlx::query_scalar("SELECT count(*) FROM deliveries WHERE state IN ('due', 'waiting')");
         let count: i64 = count.fetch_one(&self.readers).await.map_err(|error| self.sort(error))?;
         Ok(u64::try_from(count).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::AssertSqlSafe;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_entry_of_the_history_is_looked_at_in_vain() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).await.unwrap().store;
+        for (statement, index) in [(PRESENT, "runners_present"), (LAST_ENTRIES, "PRIMARY KEY (runner=? AND at=?)")] {
+            let steps: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
+                    .fetch_all(&store.readers)
+                    .await
+                    .unwrap();
+            assert!(steps.iter().any(|step| step.3.contains(index)), "{statement}: {steps:?}");
+            let is_walk = |step: &str| {
+                step.contains("TEMP B-TREE") || step.contains("SCAN entry") || step == "SCAN runner_history"
+            };
+            assert!(!steps.iter().any(|step| is_walk(&step.3)), "{statement}: {steps:?}");
+        }
     }
 }

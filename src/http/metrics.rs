@@ -8,7 +8,7 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -16,7 +16,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use self::fleet::{FAMILIES, Line, WINDOWS};
 use self::text::{Family, labels};
@@ -39,19 +39,21 @@ pub(super) struct TooManyScrapes;
 #[derive(Clone)]
 pub(super) struct Metrics {
     places: Arc<Semaphore>,
+    /// Who has it reads all runners: one at a time, so that the history stays free for others.
+    reading: Arc<Mutex<()>>,
     exporter_names: bool,
     requests: Arc<Requests>,
 }
 
 impl Metrics {
     pub(super) fn new(exporter_names: bool, requests: Arc<Requests>) -> Self {
-        Self { places: Arc::new(Semaphore::new(AT_ONCE)), exporter_names, requests }
+        Self { places: Arc::new(Semaphore::new(AT_ONCE)), reading: Arc::default(), exporter_names, requests }
     }
 }
 
 /// How many requests were answered, by their route and the class of the status, 1 to 5.
 #[derive(Default)]
-pub(super) struct Requests(Mutex<BTreeMap<String, [u64; 6]>>);
+pub(super) struct Requests(std::sync::Mutex<BTreeMap<String, [u64; 6]>>);
 
 impl Requests {
     /// Counts an answer. `route` is the pattern of a path; there are only so many.
@@ -94,6 +96,7 @@ pub(super) async fn show_metrics(
     let now = Timestamp::now();
     let windows = WINDOWS.map(|(_, window)| now.checked_sub(window).unwrap_or(Timestamp::MIN));
     let read = async {
+        let _turn = state.metrics.reading.lock().await;
         let (sources, pending) = (state.runners.sources().await?, state.runners.pending().await?);
         Ok::<_, crate::fleet::AskError>((sources, pending, state.runners.samples(&windows, now).await?))
     };

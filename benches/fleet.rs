@@ -3,16 +3,30 @@
 
 #![expect(clippy::unwrap_used, reason = "a figure that can't be had ends it")]
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
 use ci_bridge::alerts::Alerts;
-use ci_bridge::config::{Grace, Settings};
-use ci_bridge::fleet::{Watch, Watched};
+use ci_bridge::audit::Audit;
+use ci_bridge::auth::{Access, Keyring, Token, TokenHash};
+use ci_bridge::config::{self, Grace, QueryTokens, Settings};
+use ci_bridge::fleet::{Runners, Watch, Watched};
+use ci_bridge::http::{self, Following, Gate};
+use ci_bridge::jobs::{Jobs, Limits, Runs};
+use ci_bridge::journal::Journal;
 use ci_bridge::runners::transitions::{Known, Options};
 use ci_bridge::runners::uptime::State;
 use ci_bridge::runners::{ExternalId, Kind, Poll, Provider, RunnerId, Seen, SourceName};
 use ci_bridge::store::{Heard, Recorded, RunnerFilter, Store};
+use ci_bridge::systemd::{BusAddress, Systemd};
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 const RUNNERS: usize = 10_000;
 const SAMPLES: usize = 1000;
@@ -163,6 +177,63 @@ async fn uptime(store: &Store) {
     tell("100 entries in the middle", times);
 }
 
+/// A bridge without jobs, that has the history in `store`.
+fn bridge(store: &Store, directory: &Path) -> (Router, String) {
+    let settings = "jobs.prefixes = [\"ci-\"]\n[[runners.github]]\nname = \"acme\"\norganization = \"acme\"\n\
+                    token_file = \"/nowhere\"\n";
+    let Settings { runners, jobs: config::Jobs { policy, inputs, .. }, .. } = Settings::parse(settings).unwrap();
+    let (runners, _never_polled) = Runners::new(&runners, Alerts::default(), None).unwrap();
+    runners.take_up(store.clone());
+    let runs = Runs::new(policy.clone());
+    let systemd = Systemd::new(BusAddress::System, policy.clone(), runs.observer(), Duration::ZERO);
+    let limits = Limits { instances_per_hour: 1, queued_runs: 1 };
+    let (jobs, _recorder) = Jobs::new(runs, systemd, Journal::new(vec![directory.to_owned()]), limits, inputs);
+    let token = Token::generate(Access::ReadOnly).unwrap();
+    let keyring =
+        format!("[[token]]\nname = \"reader\"\naccess = \"ro\"\nsha256 = \"{}\"\n", TokenHash::of(token.expose()));
+    let keyring = Arc::new(ArcSwap::from_pointee(Keyring::parse(&keyring).unwrap()));
+    let gate = Gate { keyring, query_tokens: QueryTokens::Deny };
+    let following = Following { most: 1, heartbeat: Duration::from_secs(15) };
+    let options = http::Options { following, exporter_names: false };
+    let (audit, _) = Audit::new();
+    let router = http::router(policy, jobs, audit, runners, gate, options, CancellationToken::new());
+    (router, format!("Bearer {}", token.expose()))
+}
+
+/// The metrics of runners that have all gone on- or offline each day for a month.
+async fn metrics(directory: &Path) {
+    let store = Store::open(directory).await.unwrap().store;
+    let mut seen: Vec<_> = (0..RUNNERS).map(runner).collect();
+    let mut watch = Watch::open(watched(source()), &store).await.unwrap();
+    let now = Timestamp::now();
+    for day in (0..=30_u32).rev() {
+        for runner in &mut seen {
+            runner.online = runner.online.map(|online| !online);
+        }
+        let at = now.checked_sub(Duration::from_hours(24) * day).unwrap();
+        watch.take(&poll(at, &seen), &Alerts::default()).await.unwrap();
+    }
+    let from = [1, 7, 30].map(|days| now.checked_sub(Duration::from_hours(24) * days).unwrap());
+    let mut times = Vec::new();
+    for _ in 0..20 {
+        assert_eq!(timed(&mut times, store.glance(&from, now)).await.unwrap().len(), RUNNERS);
+    }
+    tell("all runners with three uptimes each", times);
+    let (router, token) = bridge(&store, directory);
+    let (mut times, mut size) = (Vec::new(), 0);
+    for _ in 0..20 {
+        let request = Request::get("/metrics").header("authorization", &token).body(Body::empty()).unwrap();
+        let scrape = async {
+            let answer = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(answer.status(), 200);
+            axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap().len()
+        };
+        size = timed(&mut times, scrape).await;
+    }
+    tell("the metrics", times);
+    println!("{:<52} {} MB", "their size", size / 1_000_000);
+}
+
 #[tokio::main]
 async fn main() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -174,6 +245,7 @@ async fn main() {
     println!("{:<52} {:.1?}", "the first poll", begun.elapsed());
     polls(&mut watch, &mut seen).await;
     pages(&store).await;
+    metrics(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap().path()).await;
     let begun = Instant::now();
     Watch::open(watched(source()), &store).await.unwrap();
     println!("{:<52} {:.1?}", "going on with 10,000 runners", begun.elapsed());

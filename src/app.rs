@@ -21,7 +21,7 @@ use crate::config::{self, Listen, Settings};
 use crate::credentials;
 use crate::fleet::Runners;
 use crate::http::serve::{Bounds, Listener};
-use crate::http::{self, Following, Gate};
+use crate::http::{self, Following, Gate, Options};
 use crate::inputs::InputName;
 use crate::jobs::{Archiver, Jobs, Limits, Recorder, Runs};
 use crate::journal::{self, Journal};
@@ -133,7 +133,8 @@ pub async fn serve(settings: Settings, keyring: Keyring) -> Result<(), Error> {
     let _ = tokio::time::timeout(FIRST_READING, opened).await;
     let following = Following { most: settings.limits.max_streams, heartbeat: HEARTBEAT };
     let gate = Gate { keyring: tokens.keyring(), query_tokens: settings.query_tokens };
-    let router = http::router(policy.clone(), jobs.clone(), audit, runners.clone(), gate, following, stop.clone());
+    let options = Options { following, exporter_names: settings.metrics.exporter_names };
+    let router = http::router(policy.clone(), jobs.clone(), audit, runners.clone(), gate, options, stop.clone());
 
     let mut tasks = vec![archiving];
     if takes_inputs {

@@ -260,12 +260,14 @@ fn the_table_of_errors_is_the_list_of_codes() {
         "alerts",
         "audit",
         "authenticate",
+        "badge",
         "body",
         "params",
         "problem",
         "index",
         "jobs",
         "logs",
+        "metrics",
         "runs",
         "retry",
         "format",
@@ -402,7 +404,7 @@ fn every_endpoint_is_documented_with_its_parameters() {
         assert!(page.text.contains(&format!("{}`", &found[1])), "{} is missing", &found[1]);
     }
     assert!(routes > 8, "{routes}");
-    let source = ["alerts", "audit", "jobs", "logs", "manage", "runners", "runs"]
+    let source = ["alerts", "audit", "badge", "jobs", "logs", "manage", "metrics", "runners", "runs"]
         .map(|file| fs::read_to_string(Path::new(ROOT).join(format!("src/http/{file}.rs"))).unwrap());
     let accepted = Regex::new(r"Params::of\(\s*&uri,\s*&\[([^\]]*)\]").unwrap();
     let rows: BTreeSet<String> =

@@ -5,6 +5,7 @@
 //! process that is killed may send something twice, under the same id, and never drops anything.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -136,7 +137,15 @@ impl Courier {
         let sent = join_all(due.iter().map(|record| self.send(record, now))).await;
         let mut attempts = Vec::with_capacity(due.len());
         for (record, sent) in due.iter().zip(sent) {
-            attempts.push((record.id, self.judge(record, sent, now)));
+            let attempted = self.judge(record, sent, now);
+            let counts = &self.target.sent;
+            let count = match &attempted {
+                Attempted::Done { .. } => &counts.taken,
+                Attempted::Failed { next: Some(_), .. } => &counts.failed,
+                Attempted::Failed { next: None, .. } => &counts.dead,
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+            attempts.push((record.id, attempted));
         }
         let sent = attempts.len();
         if !attempts.is_empty() {

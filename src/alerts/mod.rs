@@ -16,6 +16,7 @@ mod teller;
 mod template;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use url::Url;
 
@@ -83,6 +84,26 @@ struct Target {
     url: Url,
     form: Form,
     secret: Option<Secret>,
+    sent: Counts,
+}
+
+/// What came of attempts to send something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sent {
+    /// It was taken.
+    pub taken: u64,
+    /// It was not, and is tried again.
+    pub failed: u64,
+    /// It was not, and was given up.
+    pub dead: u64,
+}
+
+/// The same while it is counted.
+#[derive(Default)]
+struct Counts {
+    taken: AtomicU64,
+    failed: AtomicU64,
+    dead: AtomicU64,
 }
 
 /// All alerts that are configured.
@@ -99,7 +120,8 @@ impl Alerts {
     pub fn load(alerts: &[Alert]) -> Result<Self, Error> {
         let targets = alerts.iter().map(|alert| {
             let secret = alert.secret_file.as_deref().map(|path| Secret::read(alert, path)).transpose()?;
-            Ok(Target { url: address(alert)?, form: Form::load(alert)?, secret, alert: alert.clone() }.into())
+            let (url, form, alert, sent) = (address(alert)?, Form::load(alert)?, alert.clone(), Counts::default());
+            Ok(Target { url, form, secret, alert, sent }.into())
         });
         Ok(Self { targets: targets.collect::<Result<_, Error>>()? })
     }
@@ -108,6 +130,19 @@ impl Alerts {
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         self.targets.iter().map(|target| target.alert.name.as_str()).collect()
+    }
+
+    /// What came of all attempts so far.
+    #[must_use]
+    pub fn sent(&self) -> Sent {
+        let sum = |count: fn(&Counts) -> &AtomicU64| {
+            self.targets.iter().map(|target| count(&target.sent).load(Ordering::Relaxed)).sum()
+        };
+        Sent {
+            taken: sum(|counts| &counts.taken),
+            failed: sum(|counts| &counts.failed),
+            dead: sum(|counts| &counts.dead),
+        }
     }
 
     /// What is to be sent because of an event, to all who want to know.

@@ -133,6 +133,15 @@ pub struct Settings {
     pub archive: Archive,
     /// How long what was is kept.
     pub history: History,
+    /// What is told to Prometheus.
+    pub metrics: Metrics,
+}
+
+/// The section `[metrics]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Metrics {
+    /// Whether runners are also told of under the names of other exporters. Default: no.
+    pub exporter_names: bool,
 }
 
 /// The section `[jobs]`.
@@ -205,6 +214,7 @@ impl Settings {
         let alerts = alerts::alerts(&root, &runners)?;
         let archive = archive(&root.section("archive")?)?;
         let history = History::read(&root.section("history")?)?;
+        let exporter_names = flag(&root.section("metrics")?, "exporter_names")?;
 
         document.refuse_unknown()?;
         let prefixes = prefixes
@@ -221,6 +231,7 @@ impl Settings {
             alerts,
             archive,
             history,
+            metrics: Metrics { exporter_names },
         })
     }
 }
@@ -269,6 +280,11 @@ fn archive(archive: &Section<'_>) -> Result<Archive, Fault> {
             .unwrap_or(NonZeroUsize::MIN),
         keep_free: size(archive, "keep_free", 1 << 30)?,
     })
+}
+
+/// A switch that is off unless it is on.
+fn flag(section: &Section<'_>, key: &str) -> Result<bool, Fault> {
+    section.get(key).map_or(Ok(false), |value| value.flag())
 }
 
 fn age(section: &Section<'_>, key: &str, default: Duration) -> Result<Duration, Fault> {

@@ -69,6 +69,8 @@ pub struct RunnerSource {
     /// Whether a list that has lost half of its runners at once, and five or more, is believed only when the next poll
     /// says the same. Default: yes.
     pub doubt_mass_removal: bool,
+    /// Whether the badges of its runners are shown to whoever asks. Default: no.
+    pub public_badges: bool,
     /// The time for one answer of the service. Default: 30 s, 1 s to 5 min.
     pub timeout: Duration,
     /// Which list it is.
@@ -246,7 +248,8 @@ impl Service {
             Self::GitHub => github(section)?,
             Self::GitLab => gitlab(section)?,
         };
-        Ok(RunnerSource { name, api, interval, grace, ephemeral, doubt_mass_removal, timeout, list })
+        let public_badges = section.get("public_badges").map_or(Ok(false), |value| value.flag())?;
+        Ok(RunnerSource { name, api, interval, grace, ephemeral, doubt_mass_removal, public_badges, timeout, list })
     }
 }
 
@@ -438,6 +441,7 @@ mod tests {
                 grace: Grace::Polls(3),
                 ephemeral: true,
                 doubt_mass_removal: true,
+                public_badges: false,
                 timeout: Duration::from_secs(30),
                 list: RunnerList::GitHub {
                     scope: GitHubScope::Organization("acme".to_owned()),
@@ -452,6 +456,7 @@ mod tests {
                 grace: Grace::Polls(3),
                 ephemeral: true,
                 doubt_mass_removal: true,
+                public_badges: false,
                 timeout: Duration::from_secs(30),
                 list: RunnerList::GitLab {
                     scope: GitLabScope::Owned,

@@ -67,6 +67,10 @@ prefixes = [{}]
 
 # How long is kept who did what.
 #audit_max_age = "400d"
+
+[metrics]
+# Whether /metrics also has the runners of GitHub under the names that other exporters give them.
+#exporter_names = false
 "#,
         prefixes.join(", ")
     )
@@ -92,6 +96,6 @@ mod tests {
             .join("\n");
         assert_ne!(uncommented, text);
         assert_eq!(Settings::parse(&uncommented).unwrap(), settings);
-        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 18);
+        assert_eq!(uncommented.lines().filter(|line| line.contains(" = ")).count(), 19);
     }
 }

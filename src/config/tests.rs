@@ -86,6 +86,9 @@ fn every_key_is_read() {
         max_age = "30d"
         max_runs_per_job = 100
         audit_max_age = "1h"
+
+        [metrics]
+        exporter_names = true
         "#,
     )
     .unwrap();
@@ -133,6 +136,7 @@ fn every_key_is_read() {
             max_runs_per_job: 100,
             audit_max_age: Duration::from_hours(1),
         },
+        metrics: Metrics { exporter_names: true },
     };
     assert_eq!(settings, expected);
 }

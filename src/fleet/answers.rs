@@ -2,10 +2,13 @@
 
 use jiff::Timestamp;
 
-use super::Runners;
+use super::{Place, Polled, Runners, Turns};
+use crate::alerts::Sent;
 use crate::runners::uptime::{Entry, Uptime};
 use crate::runners::{Provider, RunnerId, SourceName};
-use crate::store::{self, DeliveryFilter, DeliveryId, DeliveryRecord, RunnerFilter, RunnerRecord, SourceRecord, Store};
+use crate::store::{
+    self, DeliveryFilter, DeliveryId, DeliveryRecord, Glance, RunnerFilter, RunnerRecord, SourceRecord, Store,
+};
 
 /// Why nothing can be told of the fleet.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +32,19 @@ pub struct SourceStatus {
     pub watched: bool,
     /// What came of its polls; `None` before the first one.
     pub record: Option<SourceRecord>,
+    /// What came of those since the bridge began.
+    pub polled: Polled,
+}
+
+/// A runner of a source that is watched, at a glance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The runner, and how it did.
+    pub glance: Glance,
+    /// Whose runner it is.
+    pub place: Place,
+    /// How often it changed its state since the bridge began.
+    pub turns: Turns,
 }
 
 impl Runners {
@@ -77,17 +93,47 @@ impl Runners {
         let records = self.store()?.sources().await?;
         let is_recorded = |name: &SourceName| records.iter().any(|record| record.name == *name);
         let new = self.configured().filter(|(name, _)| !is_recorded(name));
-        let new =
-            new.map(|(name, provider)| SourceStatus { name: name.clone(), provider, watched: true, record: None });
+        let new = new.map(|(name, provider)| {
+            let polled = self.counts().polled(name);
+            SourceStatus { name: name.clone(), provider, watched: true, record: None, polled }
+        });
         let mut sources: Vec<_> = new.collect();
         sources.extend(records.into_iter().map(|record| SourceStatus {
             name: record.name.clone(),
             provider: record.provider,
             watched: self.configured().any(|(name, _)| *name == record.name),
+            polled: self.counts().polled(&record.name),
             record: Some(record),
         }));
         sources.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(sources)
+    }
+
+    /// All runners of the sources that are watched, each with how it did from each of the times in `from` on until now.
+    ///
+    /// # Errors
+    /// [`Error`] if the history can't be read.
+    pub async fn samples(&self, from: &[Timestamp], now: Timestamp) -> Result<Vec<Sample>, Error> {
+        let sample = |glance: Glance| {
+            let place = self.place(&glance.runner.source)?.clone();
+            let turns = self.counts().turns(glance.runner.id);
+            Some(Sample { glance, place, turns })
+        };
+        Ok(self.store()?.glance(from, now).await?.into_iter().filter_map(sample).collect())
+    }
+
+    /// How many messages of alerts are still to be sent.
+    ///
+    /// # Errors
+    /// [`Error`] if the history can't be read.
+    pub async fn pending(&self) -> Result<u64, Error> {
+        Ok(self.store()?.pending_deliveries().await?)
+    }
+
+    /// What came of the attempts to send messages of alerts since the bridge began.
+    #[must_use]
+    pub fn sent(&self) -> Sent {
+        self.teller().alerts().sent()
     }
 
     /// The messages of alerts that are asked for, newest first, at most `limit` and at most 1000; with `before` those before

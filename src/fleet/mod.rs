@@ -8,6 +8,7 @@
 //! Absent: how a source is read.
 
 mod answers;
+mod counts;
 mod manage;
 mod rounds;
 
@@ -18,9 +19,11 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub use self::answers::{Error as AskError, SourceStatus};
+pub use self::answers::{Error as AskError, Sample, SourceStatus};
+use self::counts::Counts;
+pub use self::counts::{Polled, Turns};
 pub use self::manage::{Turn, TurnError};
-pub use self::rounds::{Rounds, Runners};
+pub use self::rounds::{Place, Rounds, Runners};
 use crate::alerts::{Alerts, Event, SourceEvent, Told, WatchedSource};
 use crate::config::{GitHubScope, GitLabScope, RunnerList, RunnerSource};
 use crate::runners::poller::{Pace, Trigger};
@@ -112,6 +115,7 @@ pub struct Watch {
     store: Store,
     record: Option<SourceRecord>,
     known: Fleet,
+    counts: Arc<Counts>,
 }
 
 /// What follows from a poll, before it is recorded.
@@ -130,7 +134,12 @@ impl Watch {
     pub async fn open(watched: Watched, store: &Store) -> Result<Self, Error> {
         let record = store.source(&watched.name).await?;
         let known = store.fleet(&watched.name).await?;
-        Ok(Self { watched, store: store.clone(), record, known })
+        Ok(Self { watched, store: store.clone(), record, known, counts: Arc::default() })
+    }
+
+    /// The same, which counts there what happens.
+    fn counting(self, counts: Arc<Counts>) -> Self {
+        Self { counts, ..self }
     }
 
     /// Polls by `read` at the interval of the source and whenever `trigger` is pulled, until `stop`, and takes what comes.
@@ -150,6 +159,7 @@ impl Watch {
             let mut pace = Pace::new(self.watched.interval, trigger);
             loop {
                 let poll = read().await;
+                self.counts.note_poll(&self.watched.name, &poll);
                 match self.take(&poll, &alerts).await {
                     Ok(taken) if taken.deliveries > 0 => wake.notify_waiters(),
                     Ok(_) => {}
@@ -189,6 +199,7 @@ impl Watch {
         taken.deliveries = deliveries.len();
         let recorded = Recorded { source: record.clone(), changed: changed.clone(), deliveries };
         self.store.record_poll(recorded).await?;
+        self.counts.note_changes(&self.watched.name, &self.known, &changed);
         self.log(&record);
         self.record = Some(record);
         for known in changed {

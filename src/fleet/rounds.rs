@@ -11,12 +11,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::counts::Counts;
 use super::manage::Managed;
 use super::{Watch, Watched, retire_sources_but};
 use crate::alerts::{Alerts, Teller};
-use crate::config::RunnerSource;
+use crate::config::{GitHubScope, GitLabScope, RunnerList, RunnerSource};
 use crate::runners::poller::Trigger;
-use crate::runners::{OpenError, Provider, Source, SourceName};
+use crate::runners::{Kind, OpenError, Provider, Source, SourceName};
 use crate::store::{Error, Store};
 use crate::telemetry::Chain;
 
@@ -29,6 +30,7 @@ pub struct Runners(Arc<Shared>);
 
 struct Shared {
     sources: Vec<Listed>,
+    counts: Arc<Counts>,
     teller: Teller,
     store: watch::Sender<Option<Store>>,
 }
@@ -37,9 +39,39 @@ struct Shared {
 pub(super) struct Listed {
     name: SourceName,
     provider: Provider,
+    place: Place,
+    public_badges: bool,
     pub(super) trigger: Trigger,
     /// `None` if it is one of GitHub.
     pub(super) managed: Option<Managed>,
+}
+
+/// Whose runners a source lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// What it is; `None` for what a GitLab shows the owner of a token.
+    pub kind: Option<Kind>,
+    /// Its name, such as `acme/site`; empty if it has none.
+    pub owner: String,
+}
+
+impl Place {
+    fn of(list: &RunnerList) -> Self {
+        let (kind, owner) = match list {
+            RunnerList::GitHub { scope, .. } => match scope {
+                GitHubScope::Repository { owner, name } => (Some(Kind::Repository), format!("{owner}/{name}")),
+                GitHubScope::Organization(name) => (Some(Kind::Organization), name.clone()),
+                GitHubScope::Enterprise(name) => (Some(Kind::Enterprise), name.clone()),
+            },
+            RunnerList::GitLab { scope, .. } => match scope {
+                GitLabScope::Instance => (Some(Kind::Instance), String::new()),
+                GitLabScope::Owned => (None, String::new()),
+                GitLabScope::Group(name) => (Some(Kind::Group), name.clone()),
+                GitLabScope::Project(name) => (Some(Kind::Project), name.clone()),
+            },
+        };
+        Self { kind, owner }
+    }
 }
 
 /// What polls the sources of [`Runners`], and tells of what happens.
@@ -70,11 +102,11 @@ impl Runners {
             let (watched, trigger) = (Watched::of(source), Trigger::default());
             Ok(Round { watched, source: Source::open(source, credentials)?, trigger })
         });
-        let sources = rounds.collect::<Result<Vec<_>, OpenError>>()?;
-        let listed = sources.iter().map(Round::listed).collect();
-        let teller = Teller::new(alerts);
-        let runners = Self(Arc::new(Shared { sources: listed, teller, store: watch::channel(None).0 }));
-        Ok((runners.clone(), Rounds { runners, sources }))
+        let rounds = rounds.collect::<Result<Vec<_>, OpenError>>()?;
+        let listed = rounds.iter().zip(sources).map(|(round, source)| round.listed(source)).collect();
+        let (counts, teller, store) = (Arc::default(), Teller::new(alerts), watch::channel(None).0);
+        let runners = Self(Arc::new(Shared { sources: listed, counts, teller, store }));
+        Ok((runners.clone(), Rounds { runners, sources: rounds }))
     }
 
     /// Has everything be kept in `store` from now on.
@@ -94,6 +126,21 @@ impl Runners {
 
     pub(super) fn listed(&self, source: &SourceName) -> Option<&Listed> {
         self.0.sources.iter().find(|listed| listed.name == *source)
+    }
+
+    /// Whether the badges of the runners of a source are shown to whoever asks.
+    #[must_use]
+    pub fn has_public_badges(&self, source: &SourceName) -> bool {
+        self.listed(source).is_some_and(|listed| listed.public_badges)
+    }
+
+    /// Whose runners a source lists, if it is polled.
+    pub(super) fn place(&self, source: &SourceName) -> Option<&Place> {
+        self.listed(source).map(|listed| &listed.place)
+    }
+
+    pub(super) fn counts(&self) -> &Counts {
+        &self.0.counts
     }
 
     /// For whoever else has something to tell.
@@ -131,7 +178,7 @@ impl Rounds {
             Err(error) => log::error!("alerts are kept and not sent: {}", Chain(&error)),
         }
         for round in sources {
-            tasks.spawn(round.run(store.clone(), runners.teller().clone(), stop.clone()));
+            tasks.spawn(round.run(store.clone(), runners.clone(), stop.clone()));
         }
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
@@ -142,16 +189,24 @@ impl Rounds {
 }
 
 impl Round {
-    fn listed(&self) -> Listed {
+    fn listed(&self, source: &RunnerSource) -> Listed {
         let Watched { name, provider, timeout, .. } = &self.watched;
         let managed = self.source.management().map(|management| Managed::new(management, *timeout));
-        Listed { name: name.clone(), provider: *provider, trigger: self.trigger.clone(), managed }
+        Listed {
+            name: name.clone(),
+            provider: *provider,
+            place: Place::of(&source.list),
+            public_badges: source.public_badges,
+            trigger: self.trigger.clone(),
+            managed,
+        }
     }
 
-    async fn run(self, store: Store, teller: Teller, stop: CancellationToken) {
+    async fn run(self, store: Store, runners: Runners, stop: CancellationToken) {
         let Self { watched, mut source, trigger } = self;
         let Some(watch) = stop.run_until_cancelled(open(watched, &store)).await else { return };
-        let (alerts, wake) = (teller.alerts().clone(), teller.wake().clone());
+        let watch = watch.counting(runners.0.counts.clone());
+        let (alerts, wake) = (runners.teller().alerts().clone(), runners.teller().wake().clone());
         watch.run(async move || source.poll().await, alerts, wake, trigger, stop).await;
     }
 }

@@ -74,6 +74,12 @@ pub(super) async fn require_token(State(gate): State<Gate>, mut request: Request
     }
 }
 
+/// Whether a request brings nothing by which its caller could be known.
+pub(super) fn has_no_token(request: &Request) -> bool {
+    let extensions = request.extensions();
+    !request.headers().contains_key(AUTHORIZATION) && extensions.get::<QueryToken>().is_none()
+}
+
 /// Whose token stands in the URL, for the audit: it may have been recorded on its way, and has to be replaced.
 fn owner_of_query_token(gate: &Gate, request: &Request) -> Option<Arc<Caller>> {
     let QueryToken(token) = request.extensions().get()?;

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::authenticate::take_query_token;
 use super::jobs::RUN_ID;
+use super::metrics::Requests;
 use super::problem;
 use super::serve::Peer;
 use crate::audit::{Audit, Kind, Note};
@@ -72,6 +73,7 @@ pub(super) struct Edge {
     pub(super) policy: Arc<Policy>,
     pub(super) audit: Audit,
     pub(super) runners: Runners,
+    pub(super) requests: Arc<Requests>,
 }
 
 /// One layer and not five: each one boxes the answer of every request once more.
@@ -84,6 +86,7 @@ pub(super) async fn pass(State(edge): State<Edge>, mut request: Request, next: N
     let is_safe = seen.method.is_safe();
     let answer = async move {
         let response = problem::with_body(next.run(request).await, id);
+        edge.requests.count(seen.route.as_ref().map_or("none", MatchedPath::as_str), response.status());
         seen.note(&edge, &response);
         response
     };

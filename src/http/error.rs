@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::alerts::NotGivenUp;
 use super::jobs::RUN_ID;
 use super::manage::NoSuchSource;
+use super::metrics::TooManyScrapes;
 use super::problem::Problem;
 use super::retry::NotRetried;
 use super::runners::NoSuchRunner;
@@ -44,6 +45,13 @@ impl From<TooManyStreams> for Problem {
     fn from(_: TooManyStreams) -> Self {
         let detail = "too many logs are followed at once; try again later, or raise `limits.max_streams`";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail).retry_after(STREAM)
+    }
+}
+
+impl From<TooManyScrapes> for Problem {
+    fn from(_: TooManyScrapes) -> Self {
+        let detail = "the metrics are being sent to as many as may have them at once; try again in a moment";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_scrapes", detail).retry_after(MOMENT)
     }
 }
 

@@ -5,6 +5,7 @@
 mod alerts;
 mod audit;
 mod authenticate;
+mod badge;
 mod body;
 mod edge;
 mod error;
@@ -13,6 +14,7 @@ mod index;
 mod jobs;
 mod logs;
 mod manage;
+mod metrics;
 mod params;
 mod problem;
 mod retry;
@@ -35,6 +37,7 @@ use tower_http::limit::RequestBodyLimitLayer;
 
 pub use self::authenticate::Gate;
 use self::edge::Edge;
+use self::metrics::{Metrics, Requests};
 use self::problem::Problem;
 pub use self::stream::Following;
 use self::stream::Streams;
@@ -54,7 +57,17 @@ struct AppState {
     audit: Audit,
     runners: Runners,
     streams: Streams,
+    metrics: Metrics,
     stop: CancellationToken,
+}
+
+/// What else there is to decide.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// What bounds the answers that go on.
+    pub following: Following,
+    /// Whether metrics of runners are also told under the names of other exporters.
+    pub exporter_names: bool,
 }
 
 /// The whole API.
@@ -67,13 +80,22 @@ pub fn router(
     audit: Audit,
     runners: Runners,
     gate: Gate,
-    following: Following,
+    options: Options,
     stop: CancellationToken,
 ) -> Router {
     let policy = Arc::new(policy);
-    let streams = Streams::new(following, gate.keyring.clone(), stop.clone());
-    let edge = Edge { policy: policy.clone(), audit: audit.clone(), runners: runners.clone() };
-    let state = AppState { policy, jobs, audit, runners, streams, stop };
+    let streams = Streams::new(options.following, gate.keyring.clone(), stop.clone());
+    let requests = Arc::<Requests>::default();
+    let metrics = Metrics::new(options.exporter_names, requests.clone());
+    let edge = Edge { policy: policy.clone(), audit: audit.clone(), runners: runners.clone(), requests };
+    let state = AppState { policy, jobs, audit, runners, streams, metrics, stop };
+    // Layers of these two routes only: all others have their own answers.
+    let metrics = Router::new()
+        .route("/metrics", get(metrics::show_metrics))
+        .route_layer(from_fn_with_state(gate.clone(), authenticate::require_token));
+    let badges = Router::new()
+        .route("/api/runners/{runner}/badge.svg", get(badge::show_badge))
+        .route_layer(from_fn_with_state(gate.clone(), badge::allow_no_token));
     let api = Router::new()
         .route("/job/{job}", post(jobs::start_job))
         .route("/job/{job}/state", get(jobs::show_state))
@@ -114,6 +136,8 @@ pub fn router(
         .layer(from_fn_with_state(gate, authenticate::require_token));
     Router::new()
         .nest("/api", api)
+        .merge(metrics)
+        .merge(badges)
         .route("/", get(index::show_index))
         .route("/healthz", get(index::show_health))
         .route("/readyz", get(index::show_readiness))

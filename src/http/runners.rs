@@ -131,13 +131,7 @@ pub(super) async fn show_uptime(
 ) -> Result<Json<Value>, Problem> {
     let params = Params::of(&uri, &["window"])?;
     let window = params.text("window").unwrap_or(WINDOW);
-    let (from, to) = parse_window(window, Timestamp::now()).ok_or_else(|| {
-        refuse(
-            "`window` is a length of time up to now, such as 24h, 7d or 30d, or two times as in RFC 3339 with two dots \
-             between them, such as 2026-11-01T00:00:00Z..2026-11-08T00:00:00Z"
-                .to_owned(),
-        )
-    })?;
+    let (from, to) = window_of(window, Timestamp::now())?;
     let runner = path.0.ok_or(NoSuchRunner)?;
     let uptime = state.runners.uptime(runner, from, to).await?.ok_or(NoSuchRunner)?;
     Ok(Json(json!({
@@ -198,6 +192,17 @@ pub(super) fn shorten<T>(entries: &mut Vec<T>, limit: u32) -> bool {
     let more = entries.len() > most;
     entries.truncate(most);
     more
+}
+
+/// The beginning and the end of the window that a caller wants.
+pub(super) fn window_of(text: &str, now: Timestamp) -> Result<(Timestamp, Timestamp), Problem> {
+    parse_window(text, now).ok_or_else(|| {
+        refuse(
+            "`window` is a length of time up to now, such as 24h, 7d or 30d, or two times as in RFC 3339 with two dots \
+             between them, such as 2026-11-01T00:00:00Z..2026-11-08T00:00:00Z"
+                .to_owned(),
+        )
+    })
 }
 
 /// The beginning and the end of a window that has a length.

@@ -40,6 +40,7 @@ pub(super) struct TooManyStreams;
 #[derive(Clone)]
 pub(super) struct Streams {
     places: Arc<Semaphore>,
+    most: usize,
     heartbeat: Duration,
     keyring: Arc<ArcSwap<Keyring>>,
     stop: CancellationToken,
@@ -47,7 +48,13 @@ pub(super) struct Streams {
 
 impl Streams {
     pub(super) fn new(bounds: Following, keyring: Arc<ArcSwap<Keyring>>, stop: CancellationToken) -> Self {
-        Self { places: Arc::new(Semaphore::new(bounds.most)), heartbeat: bounds.heartbeat, keyring, stop }
+        let Following { most, heartbeat } = bounds;
+        Self { places: Arc::new(Semaphore::new(most)), most, heartbeat, keyring, stop }
+    }
+
+    /// How many logs are being followed.
+    pub(super) fn followed(&self) -> usize {
+        self.most.saturating_sub(self.places.available_permits())
     }
 
     /// A place, which is free again when the result is dropped.

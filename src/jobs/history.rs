@@ -68,7 +68,7 @@ impl History {
     }
 
     /// Writes what is new of a run, with what is to be told of its end.
-    async fn write(store: &Store, record: &Record, teller: &Teller, since: Timestamp) -> Result<(), store::Error> {
+    async fn write(store: &Store, record: &Record, teller: &Teller, jobs: &Jobs) -> Result<(), store::Error> {
         let (run, kept) = (record.run(), &record.kept);
         let unexplained =
             matches!(&run.phase, Phase::Ended(end) if end.result == RunResult::Lost && end.lost.is_none());
@@ -81,10 +81,13 @@ impl History {
         match run.ended() {
             Some(end) if !kept.told.load(Ordering::Acquire) => {
                 let ended = end.at.or(run.started).unwrap_or(run.requested);
-                let is_news = recorded || ended.checked_add(RECENT).is_ok_and(|until| until >= since);
+                let is_news = recorded || ended.checked_add(RECENT).is_ok_and(|until| until >= jobs.since);
                 let told = is_news.then(|| teller.of_run(run.job.name(), run.id, end, Timestamp::now()));
                 store.end_run(run.to_record(), told.unwrap_or_default()).await?;
                 teller.wake_couriers();
+                if is_news {
+                    jobs.counts.note_end(&run, &end.result);
+                }
                 kept.recorded.store(true, Ordering::Release);
                 kept.told.store(true, Ordering::Release);
             }
@@ -163,7 +166,7 @@ impl Recorder {
     async fn write(&mut self) {
         let Some(store) = self.jobs.history.store().cloned() else { return };
         while let Some(record) = self.untold.front().cloned() {
-            match History::write(&store, &record, &self.teller, self.jobs.since).await {
+            match History::write(&store, &record, &self.teller, &self.jobs).await {
                 Ok(()) => {}
                 // The run had an id before the bridge met it again.
                 Err(store::Error::Conflict(_)) => self.rename(&store, &record).await,

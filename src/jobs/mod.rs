@@ -6,6 +6,7 @@
 mod archiver;
 mod archiving;
 mod attempts;
+mod counts;
 mod cursor;
 mod find;
 mod follow;
@@ -29,6 +30,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use self::archiving::Shelf;
+use self::counts::Counts;
 use self::history::History;
 use self::instances::Instances;
 use self::lines::{Lines, Sources, Wanted};
@@ -43,6 +45,7 @@ use crate::telemetry::Chain;
 
 pub use self::archiver::{Archiver, ArchiverTask, EndedLog, News, NotArchived};
 pub use self::attempts::{Attempted, UnderWay};
+pub use self::counts::Tally;
 pub use self::cursor::{Cursor, NotACursor};
 pub use self::follow::{Beginning, End, Event, Follower};
 pub use self::history::Recorder;
@@ -122,6 +125,7 @@ pub struct Jobs {
     history: History,
     shelf: Shelf,
     registry: Arc<Registry>,
+    counts: Counts,
     instances: Arc<Mutex<Instances>>,
     inputs: Inputs,
     /// When the bridge began.
@@ -182,6 +186,7 @@ impl Jobs {
             history,
             shelf,
             registry,
+            counts: Counts::default(),
             instances,
             inputs,
             since,

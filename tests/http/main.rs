@@ -17,6 +17,8 @@ mod hook;
 mod journal;
 #[path = "../support/logged.rs"]
 mod logged;
+#[path = "../support/prometheus.rs"]
+mod prometheus;
 #[path = "../support/systemd1/mod.rs"]
 mod systemd1;
 #[path = "../support/wire.rs"]
@@ -25,6 +27,7 @@ mod wire;
 mod alerts;
 mod archive;
 mod audit;
+mod badges;
 mod command_line;
 mod economy;
 mod edges;
@@ -34,6 +37,7 @@ mod follow;
 mod inputs;
 mod instances;
 mod manage;
+mod metrics;
 mod names;
 mod outages;
 mod params;

@@ -45,6 +45,7 @@ pub(crate) fn source(api: &str, list: RunnerList) -> RunnerSource {
         grace: Grace::Polls(3),
         ephemeral: true,
         doubt_mass_removal: true,
+        public_badges: false,
         timeout: Duration::from_secs(20),
         list,
     }

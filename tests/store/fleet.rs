@@ -233,3 +233,41 @@ async fn a_source_that_was_heard_of_later_covers_what_came_before() {
     let uptime = store.uptime(id("acme", "1"), at(0), at(40)).await.unwrap().unwrap();
     assert_eq!(uptime, Uptime { uptime: Some(1.0), coverage: 1.0 });
 }
+
+#[tokio::test]
+async fn all_runners_at_a_glance_did_as_each_by_itself() {
+    let home = Home::new();
+    let store = home.open().await;
+    // Runners of two lists, which were read until different times, with more or fewer changes.
+    for (name, until) in [("acme", 500), ("lab", 200)] {
+        let mut changed = Vec::new();
+        for number in 0..6 {
+            let mut runner = known(number * 10, seen(&number.to_string(), Some(number % 2 == 0)));
+            changed.push(runner.clone());
+            for change in 0..number {
+                let states = [State::Offline, State::Online, State::Unknown];
+                let state = states[usize::try_from(change + number).unwrap() % 3];
+                if state != runner.entry.state {
+                    runner = became(&runner, 60 + change * 20 + number, state);
+                    changed.push(runner.clone());
+                }
+            }
+        }
+        // One that is gone.
+        let gone = known(0, seen("gone", Some(true)));
+        changed.extend([gone.clone(), became(&gone, 30, State::Removed)]);
+        store.record_poll(recorded(heard(name, until), &changed)).await.unwrap();
+    }
+    let from: Vec<_> = (-20..700).step_by(7).map(at).collect();
+    for to in [at(200), at(260), at(700)] {
+        let glances = store.glance(&from, to).await.unwrap();
+        assert_eq!(glances.len(), 12);
+        for glance in glances {
+            assert_eq!(store.runner(glance.runner.id).await.unwrap().as_ref(), Some(&glance.runner));
+            for (from, uptime) in from.iter().zip(glance.uptimes) {
+                let alone = store.uptime(glance.runner.id, *from, to).await.unwrap().unwrap();
+                assert_eq!(uptime, alone, "{} from {from}", glance.runner.known.seen.name);
+            }
+        }
+    }
+}

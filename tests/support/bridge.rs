@@ -15,7 +15,7 @@ use ci_bridge::auth::{Access, Keyring, Token, TokenHash};
 use ci_bridge::config::{Alert, History, QueryTokens, RunnerSource};
 use ci_bridge::fleet::Runners;
 use ci_bridge::http::serve::{Bounds, Listener, serve};
-use ci_bridge::http::{Following, Gate};
+use ci_bridge::http::{Following, Gate, Options};
 use ci_bridge::inputs::Inputs;
 use ci_bridge::jobs::{Archiver, Jobs, Limits as JobLimits, Runs};
 use ci_bridge::journal::Journal;
@@ -111,6 +111,7 @@ pub(crate) struct Setup {
     pub(crate) connections: usize,
     pub(crate) write_stall: Duration,
     pub(crate) following: Following,
+    pub(crate) exporter_names: bool,
     /// How long a systemd that is away is waited for.
     pub(crate) absence: Duration,
     /// What the journal holds, in the export format of journald.
@@ -138,6 +139,7 @@ impl Default for Setup {
             connections: 512,
             write_stall: Duration::from_secs(30),
             following: Following { most: 100, heartbeat: Duration::from_secs(15) },
+            exporter_names: false,
             absence: Duration::from_millis(200),
             journal: crate::journal::FOREIGN_ENTRY.to_owned(),
             history: true,
@@ -237,7 +239,7 @@ impl Bridge {
             audit,
             runners,
             Gate { keyring: keyring.clone(), query_tokens: setup.query_tokens },
-            setup.following,
+            Options { following: setup.following, exporter_names: setup.exporter_names },
             stop.clone(),
         );
 

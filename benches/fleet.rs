@@ -110,6 +110,11 @@ async fn polls(watch: &mut Watch, seen: &mut [Seen]) {
         }
         tell(what, times);
     }
+    // A change of state is remembered for 20 polls.
+    for _ in 0..21 {
+        watch.take(&poll(minute(now), seen), &alerts).await.unwrap();
+        now += 1;
+    }
     let mut times = Vec::new();
     for round in 0..20 {
         for runner in seen.iter_mut().skip(round % 3).step_by(3) {

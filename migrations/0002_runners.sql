@@ -52,7 +52,8 @@ CREATE TABLE runners (
     UNIQUE (source, external_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX runners_present ON runners (name, id) WHERE state <> 'removed';
+-- With the state, so that it says by itself whether a runner is listed.
+CREATE INDEX runners_present ON runners (name, id, state) WHERE state <> 'removed';
 CREATE INDEX runners_removed ON runners (since, id) WHERE state = 'removed';
 
 -- What became of each runner, with how long it had been online, and known, until then: two rows tell of any window.

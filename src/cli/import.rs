@@ -48,7 +48,7 @@ struct GhRunnerUptime {
 const EXAMPLES: &str = "\
 Examples:
   ci-bridge import gh-runner-uptime config.yaml
-  ci-bridge import gh-runner-uptime config.yaml --write-secrets /etc/ci-bridge/secrets >>/etc/ci-bridge/config.toml";
+  ci-bridge import gh-runner-uptime config.yaml --write-secrets secrets >new.toml";
 
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let Monitor::GhRunnerUptime(GhRunnerUptime { file, write_secrets }) = &args.monitor;

@@ -160,7 +160,7 @@ fn section_of(List { name, place, scope, api, token_file }: &List, grace: u64, t
     let timeout = if timeout.is_multiple_of(1000) { format!("{}s", timeout / 1000) } else { format!("{timeout}ms") };
     format!(
         "\n[[runners.github]]\nname = {name}\napi = {api}\n{word} = {whose}\n\
-         # In it is `github_pat` of `{place}`, alone on one line, readable for the service.\n\
+         # It must hold `github_pat` of `{place}`, alone on one line, readable for the service.\n\
          token_file = {token_file}\ninterval = \"60s\"\ngrace = {grace}\ntimeout = \"{timeout}\"\n"
     )
 }
@@ -176,7 +176,7 @@ fn section_to(target: &Target, name: &str, file: &str, templates: &str) -> Strin
         "# If it is in a private network or on this machine: allow_private = true\n"
     };
     format!(
-        "\n[[alerts]]\nname = {}\n# In it is `{place}`, alone on one line, readable for the service.\nurl_file = {}\n{private}\
+        "\n[[alerts]]\nname = {}\n# It must hold `{place}`, alone on one line, readable for the service.\nurl_file = {}\n{private}\
          sources = [{}]\nevents = [{events}]\nformat = \"template\"\n\
          # The service must be able to read these: they can't be in /home or /root, or in a container.\n{templates}",
         quoted(name),
@@ -354,8 +354,8 @@ enterprises:
             ]
         );
         for part in [
-            "In it is `github_pat` of `orgs[0]`",
-            "In it is `orgs[0].webhook_endpoint`",
+            "It must hold `github_pat` of `orgs[0]`",
+            "It must hold `orgs[0].webhook_endpoint`",
             "polled only when it got SIGHUP",
             "`inbound_timeout_millis` has no equal",
             "\"enterprises[0].note\" is no key",

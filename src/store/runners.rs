@@ -120,6 +120,10 @@ const HISTORY: &str = "INSERT INTO runner_history (runner, at, state, online_bef
 const LIST: &str = "SELECT runners.*, runner_sources.provider FROM runners \
     JOIN runner_sources ON runner_sources.name = runners.source WHERE ";
 
+/// The same, with `listed` for the index of those that are present: a name is looked at there, before any row is read.
+const LIST_BY_NAME: &str = "SELECT runners.*, runner_sources.provider FROM runners AS listed \
+    CROSS JOIN runners ON runners.id = listed.id JOIN runner_sources ON runner_sources.name = runners.source WHERE ";
+
 const NOT_AFTER: &str = "SELECT * FROM runner_history WHERE runner = ? AND at <= ? ORDER BY at DESC LIMIT 1";
 
 const BEFORE: &str = "SELECT * FROM runner_history WHERE runner = ? AND at < ? ORDER BY at DESC LIMIT ?";
@@ -201,8 +205,7 @@ impl Store {
         after: Option<RunnerId>,
         limit: u32,
     ) -> Result<Vec<RunnerRecord>, Error> {
-        let mut query = list(filter, after);
-        query.push(" ORDER BY runners.name, runners.id LIMIT ").push_bind(limit.min(PAGE));
+        let mut query = list(filter, after, limit);
         query.build_query_as().fetch_all(&self.readers).await.map_err(|error| self.sort(error))
     }
 
@@ -278,15 +281,23 @@ fn by_id(known: Vec<Known>) -> Fleet {
     known.into_iter().map(|known| (known.seen.external_id.clone(), known)).collect()
 }
 
-/// The beginning of a page, up to its order.
-fn list(filter: &RunnerFilter, after: Option<RunnerId>) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::<Sqlite>::new(LIST);
+/// A page.
+fn list(filter: &RunnerFilter, after: Option<RunnerId>, limit: u32) -> QueryBuilder<Sqlite> {
+    let by_name = filter.name.is_some() && filter.state != Some(State::Removed);
+    let (list, listed) = if by_name { (LIST_BY_NAME, "listed") } else { (LIST, "runners") };
+    let mut query = QueryBuilder::<Sqlite>::new(list);
     match filter.state {
         // As the index has it.
-        None => query.push("runners.state <> 'removed'"),
+        None => query.push(format!("{listed}.state <> 'removed'")),
         Some(State::Removed) => query.push("runners.state = 'removed'"),
-        Some(state) => query.push("runners.state <> 'removed' AND runners.state = ").push_bind(state.as_str()),
+        Some(state) => {
+            query.push(format!("{listed}.state <> 'removed' AND {listed}.state = ")).push_bind(state.as_str())
+        }
     };
+    if let Some(name) = &filter.name {
+        let name = name.to_ascii_lowercase();
+        query.push(format!(" AND instr(lower({listed}.name), ")).push_bind(name).push(") > 0");
+    }
     if let Some(provider) = filter.provider {
         query.push(" AND runner_sources.provider = ").push_bind(provider.as_str());
     }
@@ -314,14 +325,12 @@ fn list(filter: &RunnerFilter, after: Option<RunnerId>) -> QueryBuilder<Sqlite> 
         query.push(" AND EXISTS (SELECT 1 FROM json_each(runners.labels) WHERE value = ").push_bind(label.clone());
         query.push(")");
     }
-    if let Some(name) = &filter.name {
-        query.push(" AND instr(lower(runners.name), ").push_bind(name.to_ascii_lowercase()).push(") > 0");
-    }
     if let Some(after) = after {
         let after = after.as_bytes().to_vec();
-        query.push(" AND (runners.name, runners.id) > (SELECT name, id FROM runners WHERE id = ").push_bind(after);
-        query.push(")");
+        query.push(format!(" AND ({listed}.name, {listed}.id) > (SELECT name, id FROM runners WHERE id = "));
+        query.push_bind(after).push(")");
     }
+    query.push(format!(" ORDER BY {listed}.name, {listed}.id LIMIT ")).push_bind(limit.min(PAGE));
     query
 }
 
@@ -339,11 +348,13 @@ async fn record(connection: &mut SqliteConnection, recorded: Recorded) -> Result
         .bind(source.not_before.map(micros))
         .execute(&mut *connection)
         .await?;
-    for known in changed.chunks(ROWS) {
-        let with_ids: Vec<_> =
-            known.iter().map(|known| (RunnerId::of(&source.name, &known.seen.external_id), known)).collect();
-        update_runners(connection, &source.name, &with_ids).await?;
-        add_entries(connection, &with_ids).await?;
+    let mut runners: Vec<_> =
+        changed.iter().map(|known| (RunnerId::of(&source.name, &known.seen.external_id), known)).collect();
+    // As the tables have them, so that neighbours are written together. Changes of the same one stay in their order.
+    runners.sort_by_key(|(runner, _)| *runner);
+    for runners in runners.chunks(ROWS) {
+        update_runners(connection, &source.name, runners).await?;
+        add_entries(connection, runners).await?;
     }
     outbox::insert(connection, deliveries).await
 }
@@ -502,17 +513,17 @@ mod tests {
     async fn no_question_looks_at_all_of_the_history_and_no_page_is_sorted() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).await.unwrap().store;
-        let page = |filter: RunnerFilter, after: Option<RunnerId>| {
-            let query = list(&filter, after).into_string();
-            query + " ORDER BY runners.name, runners.id LIMIT 50"
-        };
+        let page = |filter: RunnerFilter, after: Option<RunnerId>| list(&filter, after, 50).into_string();
         let runner = RunnerId::from_bytes([1; 16]);
         let online = RunnerFilter { state: Some(State::Online), ..RunnerFilter::default() };
+        let named = RunnerFilter { name: Some("build".to_owned()), ..online.clone() };
         let cases = [
             (NOT_AFTER.to_owned(), "PRIMARY KEY (runner=? AND at<?)"),
             (BEFORE.to_owned(), "PRIMARY KEY (runner=? AND at<?)"),
             (page(RunnerFilter::default(), None), "runners_present"),
             (page(online, Some(runner)), "runners_present ((name,id)>(?,?))"),
+            (page(named.clone(), None), "SCAN listed USING COVERING INDEX runners_present"),
+            (page(named, Some(runner)), "listed USING COVERING INDEX runners_present ((name,id)>(?,?))"),
             (FORGET_REMOVED.to_owned(), "runners_removed (since<?)"),
         ];
         for (statement, index) in cases {

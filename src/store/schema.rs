@@ -50,11 +50,13 @@ fn is_safe(version: &str) -> bool {
 }
 
 /// Chooses a write-ahead log, of which at most 16 MiB stay when something has made it large, and that each transaction
-/// waits for the disk.
+/// waits for the disk. What a large poll of runners changes has room in memory (16 MiB at most, and only as far as it is
+/// needed): what has none is written twice.
 ///
 /// Unlike the other settings these look into the file, and so may be the first to meet damage.
 pub(super) async fn set_up(connection: &mut SqliteConnection) -> Result<(), Error> {
-    let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 16777216";
+    let settings = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 16777216; \
+        PRAGMA cache_size = -16384";
     sqlx::raw_sql(settings).execute(connection).await?;
     Ok(())
 }

@@ -11,6 +11,7 @@ mod bridge;
 mod check;
 mod crashes;
 mod faults;
+mod fleet;
 mod follow;
 mod inputs;
 mod logs;

@@ -142,7 +142,7 @@ impl Plan {
                 present.push(seen.clone());
             }
         }
-        poll(minute(at), &present)
+        Poll { result: Ok(present), ..poll(minute(at), &[]) }
     }
 }
 
@@ -287,8 +287,8 @@ async fn day(test: &'static str, runners: u64) {
     println!("{} alerts in {attempts} attempts, of which {taken} were taken, and {killed} kills", messages.len());
 }
 
-/// Runners of the day; `CI_BRIDGE_FLEET` sets another number, such as 5000, which takes minutes.
-const RUNNERS: u64 = 300;
+/// Runners of the day; `CI_BRIDGE_FLEET` sets another number, such as 5000, for which a release build takes a minute.
+const RUNNERS: u64 = 1000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_is_told_of_everything_and_the_uptime_is_the_one_of_the_plan() {

@@ -121,7 +121,7 @@ impl Alerts {
         let targets = alerts.iter().map(|alert| {
             let secret = alert.secret_file.as_deref().map(|path| Secret::read(alert, path)).transpose()?;
             let (url, form, alert, sent) = (address(alert)?, Form::load(alert)?, alert.clone(), Counts::default());
-            Ok(Target { url, form, secret, alert, sent }.into())
+            Ok(Target { alert, url, form, secret, sent }.into())
         });
         Ok(Self { targets: targets.collect::<Result<_, Error>>()? })
     }

@@ -157,11 +157,6 @@ impl FileCursor {
         !self.lists.file.archived()
     }
 
-    /// At the most so many entries are still to be passed on the way forward.
-    pub(super) fn left(&self) -> u64 {
-        self.sources.iter().zip(self.at).map(|(list, at)| list.high.saturating_sub(at)).sum()
-    }
-
     /// Whether this is a cursor in that file.
     pub(super) fn is_in(&self, file: &Arc<JournalFile>) -> bool {
         Arc::ptr_eq(&self.lists.file, file)

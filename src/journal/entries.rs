@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::ahead::{Feed, LONG};
 use super::chain::Direction;
 use super::cursor::{FileCursor, Found};
 use super::damage::Problem;
@@ -18,13 +17,11 @@ use super::{Entry, Error, From};
 /// the entries of the other files. Files that could not be read from the beginning are told by [`Entries::problems`].
 #[derive(Debug)]
 pub struct Entries {
-    feeds: Vec<Feed>,
+    cursors: Vec<FileCursor>,
     /// Which cursor is nearest, and where the second nearest stands: most of the time the same file goes on.
     leader: Option<(usize, Option<Position>)>,
     /// The entry passed last: files may hold the same one.
     last: Option<Position>,
-    /// How many were handed out.
-    passed: u64,
     gaps: Gaps,
     is_known: bool,
     problems: Vec<Problem>,
@@ -42,10 +39,8 @@ impl Entries {
         directories: Arc<Directories>,
         from: &From,
     ) -> Self {
-        let (untold, passed) = (Vec::new(), 0);
-        let feeds = cursors.into_iter().map(Feed::here).collect();
-        let mut entries =
-            Self { feeds, leader: None, last: None, passed, gaps, is_known, problems, untold, directories };
+        let untold = Vec::new();
+        let mut entries = Self { cursors, leader: None, last: None, gaps, is_known, problems, untold, directories };
         match from {
             From::Start => entries.gaps.meet_all(),
             From::Last(count) => entries.back_from_end(*count),
@@ -76,10 +71,10 @@ impl Entries {
         self.gaps.losses().clone()
     }
 
-    /// The same entries from the newest to the oldest, read in that order. To be asked before any of them is read.
+    /// The same entries from the newest to the oldest, read in that order.
     #[must_use]
     pub fn newest_first(mut self) -> NewestFirst {
-        for cursor in self.feeds.iter_mut().filter_map(Feed::cursor) {
+        for cursor in &mut self.cursors {
             cursor.forget_before();
             cursor.move_to_end();
         }
@@ -95,15 +90,12 @@ impl Entries {
     }
 
     /// The cursors that are left when all entries have been passed: those in files that are still written to.
-    pub(super) fn into_cursors(self) -> impl Iterator<Item = FileCursor> {
-        self.feeds.into_iter().filter_map(|feed| match feed {
-            Feed::Here(cursor) => Some(*cursor),
-            Feed::Ahead(_) => None,
-        })
+    pub(super) fn into_cursors(self) -> Vec<FileCursor> {
+        self.cursors
     }
 
     fn back_from_end(&mut self, count: usize) {
-        self.feeds.iter_mut().filter_map(Feed::cursor).for_each(FileCursor::move_to_end);
+        self.cursors.iter_mut().for_each(FileCursor::move_to_end);
         self.gaps.meet_end();
         for _ in 0..count {
             if self.pass(Direction::Backward).is_none() {
@@ -119,7 +111,7 @@ impl Entries {
 
     fn seek(&mut self, position: &Position) {
         let mut there = false;
-        for cursor in self.feeds.iter_mut().filter_map(Feed::cursor) {
+        for cursor in &mut self.cursors {
             match cursor.after(position) {
                 Ok(found) => there |= found,
                 Err(damage) => cursor.note(damage),
@@ -134,7 +126,7 @@ impl Entries {
     fn pass(&mut self, direction: Direction) -> Option<(usize, Found)> {
         loop {
             let index = self.nearest(direction)?;
-            let found = self.feeds.get_mut(index)?.pass()?;
+            let found = self.cursors.get_mut(index)?.pass()?;
             if self.last.replace(found.position) != Some(found.position) {
                 if let Some(count) = found.suppressed {
                     self.gaps.meet_drop(&found.position, count);
@@ -151,23 +143,23 @@ impl Entries {
             Direction::Backward => a.order(b).is_gt(),
         };
         if let Some((index, second)) = &self.leader
-            && let Some(position) = self.feeds.get_mut(*index).and_then(|feed| feed.peek(direction))
+            && let Some(position) = self.cursors.get_mut(*index).and_then(|cursor| cursor.peek(direction))
             && second.as_ref().is_none_or(|second| nearer(position, second))
         {
             return Some(*index);
         }
-        for feed in &mut self.feeds {
-            feed.peek(direction);
+        for cursor in &mut self.cursors {
+            cursor.peek(direction);
         }
         self.collect();
         if direction == Direction::Forward {
             // A file that has nothing more and will not get more lets go of its memory.
-            self.feeds.retain_mut(|feed| feed.is_growing() || feed.peek(direction).is_some());
+            self.cursors.retain_mut(|cursor| cursor.is_growing() || cursor.peek(direction).is_some());
         }
         let mut first: Option<(usize, Position)> = None;
         let mut second: Option<Position> = None;
-        for (index, feed) in self.feeds.iter_mut().enumerate() {
-            let Some(position) = feed.peek(direction).copied() else { continue };
+        for (index, cursor) in self.cursors.iter_mut().enumerate() {
+            let Some(position) = cursor.peek(direction).copied() else { continue };
             let behind = match first {
                 Some((_, best)) if !nearer(&position, &best) => position,
                 _ => match first.replace((index, position)) {
@@ -179,23 +171,8 @@ impl Entries {
                 second = Some(behind);
             }
         }
-        if let Some((first, _)) = first.filter(|_| direction == Direction::Forward && self.passed >= LONG) {
-            self.read_ahead(first);
-        }
         self.leader = first.map(|(index, _)| (index, second));
         self.leader.map(|(index, _)| index)
-    }
-
-    /// Has the file be read whose turn comes next.
-    fn read_ahead(&mut self, current: usize) {
-        let others = self.feeds.iter_mut().enumerate().filter(|(index, _)| *index != current);
-        let next = others.filter_map(|(index, feed)| Some((index, *feed.peek(Direction::Forward)?)));
-        let Some((next, _)) = next.min_by(|(_, a), (_, b)| a.order(b)) else { return };
-        // It keeps its place among the others.
-        let feed = self.feeds.swap_remove(next).read_ahead();
-        self.feeds.push(feed);
-        let last = self.feeds.len() - 1;
-        self.feeds.swap(next, last);
     }
 
     fn advance(&mut self, direction: Direction) -> Option<Result<Entry, Error>> {
@@ -210,26 +187,23 @@ impl Entries {
                 }
                 continue;
             };
-            match self.feeds.get_mut(index)?.entry(found) {
-                Some(entry) => {
-                    self.passed += 1;
-                    if self.passed == LONG {
-                        // Now it is known to be long.
-                        self.leader = None;
-                    }
-                    return Some(Ok(entry));
+            let cursor = self.cursors.get_mut(index)?;
+            match cursor.entry(found) {
+                Ok(entry) => return Some(Ok(entry)),
+                Err(damage) => {
+                    cursor.note(damage);
+                    self.collect();
                 }
-                None => self.collect(),
             }
         }
     }
 
     /// Takes over what went wrong in the files.
     fn collect(&mut self) {
-        for (position, count) in self.feeds.iter_mut().flat_map(Feed::take_drops) {
+        for (position, count) in self.cursors.iter_mut().flat_map(FileCursor::take_drops) {
             self.gaps.meet_drop(&position, count);
         }
-        let problems: Vec<_> = self.feeds.iter_mut().filter_map(Feed::take_problem).collect();
+        let problems: Vec<_> = self.cursors.iter_mut().filter_map(FileCursor::take_problem).collect();
         for problem in problems {
             self.directories.report(&problem);
             self.gaps.meet_damage();

@@ -8,7 +8,6 @@
 //! Absent on purpose: free matches, and sealing. Nothing is written but the messages of `fence`. All calls block; each is
 //! a matter of milliseconds, an iteration over a long log more.
 
-mod ahead;
 mod chain;
 mod cursor;
 mod damage;

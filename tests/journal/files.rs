@@ -29,7 +29,7 @@ fn files_are_merged_as_with_journalctl() {
     }
 }
 
-/// So many lines that the files are read ahead, in parts: one file after the other, and two that share their time.
+/// Many lines: one file after the other, and two that share their time.
 fn long() -> (Place, Vec<String>) {
     let place = Place::new();
     let line = |time: u64| {
@@ -61,7 +61,7 @@ fn a_long_run_is_read_over_all_its_files_as_with_journalctl() {
         assert!(place.entries(&run('1'), From::After(all[after].position)) == all[after + 1..], "{after}");
     }
     assert!(place.entries(&run('1'), From::Last(14_000)) == all[1100..]);
-    // A copy of a file adds nothing, also if it is read ahead.
+    // A copy of a file adds nothing.
     fs::copy(place.file("system@2.journal"), place.file("system@9.journal")).unwrap();
     assert!(place.entries(&run('1'), From::Start) == all);
 }
@@ -74,7 +74,7 @@ fn a_long_run_can_be_read_by_many_at_once_and_left_at_any_place() {
         for reader in 0..8 {
             let (journal, messages) = (&journal, &messages);
             scope.spawn(move || {
-                // The odd ones leave while others read ahead for them.
+                // The odd ones leave early.
                 let most = if reader % 2 == 1 { 1500 * reader } else { usize::MAX };
                 let entries = journal.run(&run('1'), From::Start).unwrap().take(most);
                 let read: Vec<_> = entries.map(|entry| text(&entry.unwrap())).collect();

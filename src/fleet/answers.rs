@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Place, Polled, Runners, Turns};
+use super::{Place, Polled, Runners, TransitionCounts};
 use crate::alerts::Sent;
 use crate::runners::uptime::{Entry, Uptime};
 use crate::runners::{Provider, RunnerId, SourceName};
@@ -44,7 +44,7 @@ pub struct Sample {
     /// Whose runner it is.
     pub place: Place,
     /// How often it changed its state since the bridge began.
-    pub turns: Turns,
+    pub transitions: TransitionCounts,
 }
 
 impl Runners {
@@ -116,8 +116,8 @@ impl Runners {
     pub async fn samples(&self, from: &[Timestamp], now: Timestamp) -> Result<Vec<Sample>, Error> {
         let sample = |glance: Glance| {
             let place = self.place(&glance.runner.source)?.clone();
-            let turns = self.counts().turns(glance.runner.id);
-            Some(Sample { glance, place, turns })
+            let transitions = self.counts().transitions(glance.runner.id);
+            Some(Sample { glance, place, transitions })
         };
         Ok(self.store()?.glance(from, now).await?.into_iter().filter_map(sample).collect())
     }

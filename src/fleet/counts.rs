@@ -9,7 +9,7 @@ use crate::runners::{Poll, PollError, Quota, RunnerId, SourceName};
 
 /// How often a runner has changed its state, by what it became.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Turns {
+pub struct TransitionCounts {
     /// To online.
     pub online: u64,
     /// To offline.
@@ -32,7 +32,7 @@ pub struct Polled {
 /// All that is counted.
 #[derive(Default)]
 pub(super) struct Counts {
-    turns: Mutex<HashMap<RunnerId, Turns>>,
+    transitions: Mutex<HashMap<RunnerId, TransitionCounts>>,
     polled: Mutex<BTreeMap<SourceName, Polled>>,
 }
 
@@ -51,7 +51,7 @@ impl Counts {
 
     /// Notes what changed of the runners of a source that were known so before.
     pub(super) fn note_changes(&self, source: &SourceName, before: &Fleet, changed: &[Known]) {
-        let mut turns = lock(&self.turns);
+        let mut transitions = lock(&self.transitions);
         let mut states: HashMap<_, _> = HashMap::new();
         for known in changed {
             let external_id = &known.seen.external_id;
@@ -63,18 +63,18 @@ impl Counts {
             }
             let id = RunnerId::of(source, external_id);
             match (became, was) {
-                (State::Removed, _) => drop(turns.remove(&id)),
+                (State::Removed, _) => drop(transitions.remove(&id)),
                 // Nobody knows what it was before.
                 (_, None) => {}
-                (State::Online, _) => turns.entry(id).or_default().online += 1,
-                (State::Offline, _) => turns.entry(id).or_default().offline += 1,
-                (State::Unknown, _) => turns.entry(id).or_default().unknown += 1,
+                (State::Online, _) => transitions.entry(id).or_default().online += 1,
+                (State::Offline, _) => transitions.entry(id).or_default().offline += 1,
+                (State::Unknown, _) => transitions.entry(id).or_default().unknown += 1,
             }
         }
     }
 
-    pub(super) fn turns(&self, runner: RunnerId) -> Turns {
-        lock(&self.turns).get(&runner).copied().unwrap_or_default()
+    pub(super) fn transitions(&self, runner: RunnerId) -> TransitionCounts {
+        lock(&self.transitions).get(&runner).copied().unwrap_or_default()
     }
 
     pub(super) fn polled(&self, source: &SourceName) -> Polled {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::answers::{Error as AskError, Sample, SourceStatus};
 use self::counts::Counts;
-pub use self::counts::{Polled, Turns};
+pub use self::counts::{Polled, TransitionCounts};
 pub use self::manage::{Turn, TurnError};
 pub use self::rounds::{Place, Rounds, Runners};
 use crate::alerts::{Alerts, Event, SourceEvent, Told, WatchedSource};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::text::{Family, labels};
-use crate::fleet::{Place, Sample, SourceStatus, Turns};
+use crate::fleet::{Place, Sample, SourceStatus, TransitionCounts};
 use crate::runners::uptime::State;
 use crate::runners::{Kind, Provider};
 
@@ -46,7 +46,7 @@ pub(super) struct Line {
     paused: Option<bool>,
     uptimes: Vec<Option<f64>>,
     changed: f64,
-    turns: Turns,
+    transitions: TransitionCounts,
     alias: Option<Alias>,
 }
 
@@ -66,7 +66,7 @@ pub(super) const FAMILIES: [fn(&[Line], &mut String, bool); 8] = [
     |lines, out, begins| each(lines, out, begins, &UNKNOWN, |line| Some(u8::from(line.state == State::Unknown))),
     uptimes,
     |lines, out, begins| each(lines, out, begins, &CHANGED, |line| Some(line.changed)),
-    turns,
+    transitions,
     |lines, out, begins| {
         begin(out, begins, &INFO);
         for line in lines {
@@ -77,7 +77,7 @@ pub(super) const FAMILIES: [fn(&[Line], &mut String, bool); 8] = [
 
 impl Line {
     pub(super) fn of(sample: &Sample, exporter_names: bool) -> Self {
-        let Sample { glance, place, turns } = sample;
+        let Sample { glance, place, transitions } = sample;
         let (runner, seen) = (&glance.runner, &glance.runner.known.seen);
         let (id, os) = (runner.id.to_string(), seen.os.as_deref().unwrap_or_default());
         let common = labels(&[
@@ -105,7 +105,7 @@ impl Line {
             paused: seen.paused,
             uptimes: glance.uptimes.iter().map(|uptime| uptime.uptime).collect(),
             changed: runner.known.entry.at.as_duration().as_secs_f64(),
-            turns: *turns,
+            transitions: *transitions,
             alias: alias.flatten(),
         }
     }
@@ -159,10 +159,10 @@ fn uptimes(lines: &[Line], out: &mut String, begins: bool) {
     }
 }
 
-fn turns(lines: &[Line], out: &mut String, begins: bool) {
+fn transitions(lines: &[Line], out: &mut String, begins: bool) {
     begin(out, begins, &TURNS);
     for line in lines {
-        let Turns { online, offline, unknown } = line.turns;
+        let TransitionCounts { online, offline, unknown } = line.transitions;
         for (to, count) in [("online", online), ("offline", offline), ("unknown", unknown)] {
             TURNS.series(out, &format!("{},to=\"{to}\"", line.labels), count);
         }

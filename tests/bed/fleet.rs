@@ -60,3 +60,45 @@ async fn the_sandboxed_service_gets_its_token_from_systemd_and_reaches_github_an
     let said = (&told["type"], &told["runner"]["name"], &told["previous"]["state"]);
     assert_eq!(said, (&json!("runner.offline"), &json!("build-2"), &json!("online")));
 }
+
+/// A GitHub behind TLS, with a certificate of an authority of its own.
+const TLS: &str = r#"
+mkdir -p /var/lib/fake-tls/orgs/acme/actions /etc/ci-bridge/secrets && cd /var/lib/fake-tls
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj '/CN=an authority' -keyout ca.key -out ca.crt 2>/dev/null
+openssl req -newkey rsa:2048 -nodes -subj '/CN=localhost' -keyout server.key -out server.csr 2>/dev/null
+printf 'subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n' >extensions
+openssl x509 -req -days 2 -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile extensions -out server.crt 2>/dev/null
+body='{"total_count": 1, "runners": [{"id": 1, "name": "build-1", "os": "linux", "status": "online", "busy": false, "labels": []}]}'
+printf 'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' \
+    ${#body} "$body" >'orgs/acme/actions/runners?per_page=100'
+echo ghp-demo >/etc/ci-bridge/secrets/github-acme && chmod 644 /etc/ci-bridge/secrets/github-acme
+systemd-run --quiet --unit=fake-tls --property=WorkingDirectory=/var/lib/fake-tls \
+    openssl s_server -accept 127.0.0.1:9443 -cert server.crt -key server.key -quiet -HTTP
+until openssl s_client -connect 127.0.0.1:9443 </dev/null >/dev/null 2>&1; do :; done
+"#;
+
+const TLS_SETTINGS: &str = r#"
+[[runners.github]]
+name = "acme"
+api = "https://localhost:9443"
+organization = "acme"
+token_file = "/etc/ci-bridge/secrets/github-acme"
+"#;
+
+#[tokio::test]
+#[ignore = "boots a bed: make test"]
+async fn the_sandboxed_service_reaches_a_github_behind_tls_if_the_machine_trusts_its_authority() {
+    let bridge = Bridge::up();
+    let bed = &bridge.bed;
+    bed.sh(TLS);
+    let settings = bed.ok(["cat", "/etc/ci-bridge/config.toml"]);
+    bed.write("/etc/ci-bridge/config.toml", &format!("{settings}{TLS_SETTINGS}"));
+    bed.sh("systemctl restart ci-bridge");
+    let is_unreachable = |answer: &Answer| answer.ok()["sources"][0]["error"] == "unreachable";
+    bridge.until(Method::GET, "/api/sources", is_unreachable).await;
+    bed.await_log("ci-bridge", "invalid peer certificate: UnknownIssuer");
+
+    bed.sh("cat /var/lib/fake-tls/ca.crt >>/etc/ssl/certs/ca-certificates.crt && systemctl restart ci-bridge");
+    let is_there = |answer: &Answer| answer.ok()["runners"][0]["name"] == "build-1";
+    bridge.until(Method::GET, "/api/runners", is_there).await;
+}

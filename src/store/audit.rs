@@ -77,9 +77,6 @@ impl From<AuditId> for i64 {
 const APPEND: &str = "INSERT INTO audit (at, kind, who, address, request, job, run, outcome, detail) \
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-/// Entries that are forgotten in one transaction, so that no other write waits long.
-const FORGOTTEN_AT_ONCE: u32 = 5000;
-
 const FORGET: &str = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ? ORDER BY id LIMIT ?)";
 
 impl Store {
@@ -125,15 +122,7 @@ impl Store {
     /// # Errors
     /// [`Error`] if that could not be written; some may be forgotten then.
     pub async fn forget_audit(&self, oldest: Timestamp) -> Result<u64, Error> {
-        let mut forgotten = 0;
-        loop {
-            let statement = sqlx::query(FORGET).bind(micros(oldest)).bind(FORGOTTEN_AT_ONCE);
-            let count = self.writer.execute(statement).await?.rows_affected();
-            forgotten += count;
-            if count < u64::from(FORGOTTEN_AT_ONCE) {
-                return Ok(forgotten);
-            }
-        }
+        self.forget_before(FORGET, oldest).await
     }
 }
 

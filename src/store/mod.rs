@@ -187,3 +187,15 @@ async fn bring_up(connection: &mut SqliteConnection, files: &Files) -> Result<()
     schema::migrate(connection, files).await?;
     schema::mark_in_use(connection, true).await
 }
+
+#[cfg(test)]
+impl Store {
+    /// How SQLite goes about a statement, in its own words.
+    ///
+    /// Source: <https://www.sqlite.org/eqp.html>.
+    async fn plan(&self, statement: &str) -> Vec<String> {
+        let plan = sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")));
+        let steps: Vec<(i64, i64, i64, String)> = plan.fetch_all(&self.readers).await.unwrap();
+        steps.into_iter().map(|(.., detail)| detail).collect()
+    }
+}

@@ -95,9 +95,6 @@ pub enum DeliveryFilter {
     Dead,
 }
 
-/// Deliveries that are forgotten in one transaction, so that no other write waits long.
-const FORGOTTEN_AT_ONCE: u32 = 5000;
-
 /// Deliveries of one statement; it is the same text for all of a large poll but the last.
 const ROWS: usize = 64;
 
@@ -284,15 +281,7 @@ impl Store {
     /// # Errors
     /// [`Error`] if that could not be written; some may be forgotten then.
     pub async fn forget_deliveries(&self, oldest: Timestamp) -> Result<u64, Error> {
-        let mut forgotten = 0;
-        loop {
-            let statement = sqlx::query(FORGET).bind(micros(oldest)).bind(FORGOTTEN_AT_ONCE);
-            let count = self.writer.execute(statement).await?.rows_affected();
-            forgotten += count;
-            if count < u64::from(FORGOTTEN_AT_ONCE) {
-                return Ok(forgotten);
-            }
-        }
+        self.forget_before(FORGET, oldest).await
     }
 }
 
@@ -358,8 +347,6 @@ impl FromRow<'_, SqliteRow> for DeliveryRecord {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::AssertSqlSafe;
-
     use super::*;
 
     #[tokio::test]
@@ -387,13 +374,9 @@ mod tests {
             (FORGET, "deliveries_settled (settled_at<?)"),
         ];
         for (statement, index) in cases {
-            let steps: Vec<(i64, i64, i64, String)> =
-                sqlx::query_as(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
-                    .fetch_all(&store.readers)
-                    .await
-                    .unwrap();
-            assert!(steps.iter().any(|step| step.3.contains(index)), "{statement}: {steps:?}");
-            assert!(!steps.iter().any(|step| step.3.contains("TEMP B-TREE")), "{statement}: {steps:?}");
+            let steps = store.plan(statement).await;
+            assert!(steps.iter().any(|step| step.contains(index)), "{statement}: {steps:?}");
+            assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "{statement}: {steps:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How long runs are kept.
+//! How long runs are kept, and how what is too old is forgotten: a part at a time, so that no other write waits long.
 
 use std::time::Duration;
 
@@ -19,8 +19,10 @@ pub struct Retention {
     pub runs_per_job: Option<u32>,
 }
 
-/// Runs that are forgotten in one transaction, so that no other write waits long.
+/// Runs that are forgotten in one transaction.
 const FORGOTTEN_AT_ONCE: u32 = 500;
+/// The same of everything else, which is found more quickly.
+const ROWS_AT_ONCE: u32 = 5000;
 
 /// A run that is in the history no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,20 @@ const SUPERFLUOUS: &str = "SELECT id, invocation FROM (\
     ) WHERE place > 1 AND phase = 'ended' AND (ended_at < ?1 OR place > ?2) LIMIT ?3";
 
 impl Store {
+    /// Has `statement` delete what is from before its first parameter, at most as many rows as its second says, until
+    /// nothing is left; returns how many there were.
+    pub(super) async fn forget_before(&self, statement: &'static str, oldest: Timestamp) -> Result<u64, Error> {
+        let mut forgotten = 0;
+        loop {
+            let deletion = sqlx::query(statement).bind(micros(oldest)).bind(ROWS_AT_ONCE);
+            let count = self.writer.execute(deletion).await?.rows_affected();
+            forgotten += count;
+            if count < u64::from(ROWS_AT_ONCE) {
+                return Ok(forgotten);
+            }
+        }
+    }
+
     /// Forgets up to 500 runs that `retention` has no place for; returns them. None are left when none are returned.
     ///
     /// # Errors

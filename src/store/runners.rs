@@ -89,9 +89,6 @@ pub struct RunnerFilter {
 /// Rows of one statement; it is the same text for all of a large poll but the last.
 const ROWS: usize = 64;
 
-/// Entries that are forgotten in one transaction, so that no other write waits long.
-const FORGOTTEN_AT_ONCE: u32 = 5000;
-
 const SOURCE: &str = "INSERT INTO runner_sources (\
         name, provider, polled_at, succeeded_at, heard_until, failures, error, unreachable, not_before\
     ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET \
@@ -262,18 +259,8 @@ impl Store {
     /// # Errors
     /// [`Error`] if that could not be written; some may be forgotten then.
     pub async fn forget_runners(&self, oldest: Timestamp) -> Result<u64, Error> {
-        let mut forgotten = 0;
-        for statement in [FORGET_REMOVED, FORGET_HISTORY] {
-            loop {
-                let statement = sqlx::query(statement).bind(micros(oldest)).bind(FORGOTTEN_AT_ONCE);
-                let count = self.writer.execute(statement).await?.rows_affected();
-                forgotten += count;
-                if count < u64::from(FORGOTTEN_AT_ONCE) {
-                    break;
-                }
-            }
-        }
-        Ok(forgotten)
+        let removed = self.forget_before(FORGET_REMOVED, oldest).await?;
+        Ok(removed + self.forget_before(FORGET_HISTORY, oldest).await?)
     }
 }
 
@@ -505,8 +492,6 @@ impl FromRow<'_, SqliteRow> for SourceRecord {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::AssertSqlSafe;
-
     use super::*;
 
     #[tokio::test]
@@ -527,13 +512,9 @@ mod tests {
             (FORGET_REMOVED.to_owned(), "runners_removed (since<?)"),
         ];
         for (statement, index) in cases {
-            let steps: Vec<(i64, i64, i64, String)> =
-                sqlx::query_as(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
-                    .fetch_all(&store.readers)
-                    .await
-                    .unwrap();
-            assert!(steps.iter().any(|step| step.3.contains(index)), "{statement}: {steps:?}");
-            assert!(!steps.iter().any(|step| step.3.contains("TEMP B-TREE")), "{statement}: {steps:?}");
+            let steps = store.plan(&statement).await;
+            assert!(steps.iter().any(|step| step.contains(index)), "{statement}: {steps:?}");
+            assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "{statement}: {steps:?}");
         }
     }
 }

@@ -78,26 +78,24 @@ impl History {
             return Ok(());
         }
         let recorded = kept.recorded.load(Ordering::Acquire);
-        match run.ended() {
-            Some(end) if !kept.told.load(Ordering::Acquire) => {
-                let ended = end.at.or(run.started).unwrap_or(run.requested);
-                let is_news = recorded || ended.checked_add(RECENT).is_ok_and(|until| until >= jobs.since);
-                let told = is_news.then(|| teller.of_run(run.job.name(), run.id, end, Timestamp::now()));
-                store.end_run(run.to_record(), told.unwrap_or_default()).await?;
-                teller.wake_couriers();
-                if is_news {
-                    jobs.counts.note_end(&run, &end.result);
-                }
-                kept.recorded.store(true, Ordering::Release);
-                kept.told.store(true, Ordering::Release);
+        if let Some(end) = run.ended().filter(|_| !kept.told.load(Ordering::Acquire)) {
+            let ended = end.at.or(run.started).unwrap_or(run.requested);
+            let is_news = recorded || ended.checked_add(RECENT).is_ok_and(|until| until >= jobs.since);
+            let told = is_news.then(|| teller.of_run(run.job.name(), run.id, end, Timestamp::now()));
+            store.end_run(run.to_record(), told.unwrap_or_default()).await?;
+            teller.wake_couriers();
+            if is_news {
+                jobs.counts.note_end(&run, &end.result);
             }
-            Some(_) | None if !recorded => {
+            kept.recorded.store(true, Ordering::Release);
+            kept.told.store(true, Ordering::Release);
+        } else {
+            if !recorded {
                 store.insert_run(run.to_record()).await?;
                 kept.recorded.store(true, Ordering::Release);
             }
-            Some(_) | None => {}
+            store.update_run(run.id, run.progress()).await?;
         }
-        store.update_run(run.id, run.progress()).await?;
         store.update_log(run.id, run.log).await?;
         Ok(())
     }

@@ -146,6 +146,8 @@ impl Jobs {
             Err(error) => error,
         };
         if told.swap(true, Ordering::AcqRel) {
+            // Who asked for it has gone with a promise, and hears no more of it than the word.
+            log::warn!("run {} of {} has not begun: {}", begun.record.run().id, job.name(), Chain(&error));
             begun.record.never_ran(never_ran_word(&error));
         } else if self.registry.abandon(&begun) {
             self.history.withdraw(&begun.record).await;

@@ -28,8 +28,11 @@ const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 
-/// No call to systemd takes longer than this, polkit included.
-const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Nothing that systemd answers by itself takes longer than this.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The same of what systemd has polkit decide. It waits 25 s for polkit (`BUS_DEFAULT_TIMEOUT` of sd-bus) and then
+/// answers in any case; who gives up before does not know whether the call is still carried out.
+const DECISION_TIMEOUT: Duration = Duration::from_mins(1);
 /// Signals that may wait for the drain task; a burst of them must not block the replies behind it.
 const QUEUE: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 /// The first and the longest pause between two attempts to connect.
@@ -145,10 +148,10 @@ impl Link {
             BusAddress::System => zbus::connection::Builder::system(),
             BusAddress::At(address) => zbus::connection::Builder::address(address.as_str()),
         };
-        let connecting = builder.max_queued(QUEUE).method_timeout(CALL_TIMEOUT).build();
+        let connecting = builder.max_queued(QUEUE).method_timeout(DECISION_TIMEOUT).build();
         // A bus that hangs takes the connection and then says nothing.
         let connection =
-            tokio::time::timeout(CALL_TIMEOUT, connecting).await.map_err(|_elapsed| Error::Unreachable(None))??;
+            tokio::time::timeout(ANSWER_TIMEOUT, connecting).await.map_err(|_elapsed| Error::Unreachable(None))??;
         let stream = MessageStream::from(&connection);
         let (resync, resyncs) = mpsc::unbounded_channel();
         tokio::select! {
@@ -176,7 +179,7 @@ impl Link {
             format!("type='signal',sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{SYSTEMD}'"),
         ];
         for rule in rules {
-            connection.call_method(Some(BUS), "/org/freedesktop/DBus", Some(BUS), "AddMatch", &rule).await?;
+            in_time(connection.call_method(Some(BUS), "/org/freedesktop/DBus", Some(BUS), "AddMatch", &rule)).await??;
         }
         self.subscribe(connection).await?;
         self.read_all(connection).await?;
@@ -195,7 +198,8 @@ impl Link {
 
     /// Asks systemd to send signals; being subscribed already is as good.
     async fn subscribe(&self, connection: &Connection) -> Result<(), Error> {
-        match connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), "Subscribe", &()).await {
+        let subscribing = connection.call_method(Some(SYSTEMD), MANAGER_PATH, Some(MANAGER), "Subscribe", &());
+        match in_time(subscribing).await? {
             Ok(_) => Ok(()),
             Err(zbus::Error::MethodError(name, ..))
                 if name.as_str() == "org.freedesktop.systemd1.AlreadySubscribed" =>
@@ -406,7 +410,7 @@ impl Link {
     pub(super) async fn properties(&self, unit: &str) -> Result<Message, Error> {
         let get_all = |connection: Connection| async move {
             let path = path::of_unit(unit);
-            Ok(connection.call_method(Some(SYSTEMD), path, Some(PROPERTIES), "GetAll", &"").await?)
+            Ok(in_time(connection.call_method(Some(SYSTEMD), path, Some(PROPERTIES), "GetAll", &"")).await??)
         };
         self.until_reached(get_all).await
     }
@@ -422,17 +426,25 @@ impl Link {
         let serial = message.primary_header().serial_num();
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).insert(serial, read(answer));
         connection.send(message).await?;
-        match tokio::time::timeout(CALL_TIMEOUT, answered).await {
+        match in_time(answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_closed)) => Err(Error::Unreachable(None)),
-            Err(_elapsed) => {
+            Err(error) => {
                 self.reads.lock().unwrap_or_else(PoisonError::into_inner).remove(&serial);
-                Err(Error::Unreachable(None))
+                Err(error)
             }
         }
     }
 
-    /// Calls a method of the manager that may as well be called twice.
+    /// Calls a method of the manager that asks nobody else.
+    pub(super) async fn query<B>(&self, method: &str, body: &B) -> Result<Message, Error>
+    where
+        B: serde::Serialize + zbus::DynamicType + Sync,
+    {
+        self.until_reached(|connection| async move { in_time(call_on(connection, method, body)).await? }).await
+    }
+
+    /// Calls a method of the manager that polkit decides, and that may as well be called twice.
     pub(super) async fn call<B>(&self, method: &str, body: &B) -> Result<Message, Error>
     where
         B: serde::Serialize + zbus::DynamicType + Sync,
@@ -488,6 +500,11 @@ impl Link {
     pub(super) fn is_allowed_job(&self, name: &JobName) -> bool {
         self.policy.admit(name).is_ok()
     }
+}
+
+/// What comes of a call that systemd or the bus answers by itself.
+async fn in_time<F: Future>(call: F) -> Result<F::Output, Error> {
+    tokio::time::timeout(ANSWER_TIMEOUT, call).await.map_err(|_elapsed| Error::Unreachable(None))
 }
 
 async fn call_on<B>(connection: Connection, method: &str, body: &B) -> Result<Message, Error>

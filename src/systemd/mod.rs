@@ -212,7 +212,7 @@ impl Systemd {
 
     async fn read_files(&self) -> Result<Catalogue, Error> {
         let body = (Vec::<&str>::new(), self.link.patterns());
-        let reply = self.link.call("ListUnitFilesByPatterns", &body).await?;
+        let reply = self.link.query("ListUnitFilesByPatterns", &body).await?;
         let listed: Vec<(String, String)> = reply.body().deserialize().map_err(Error::Protocol)?;
         let mut files = BTreeMap::new();
         for (path, enablement) in listed {

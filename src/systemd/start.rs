@@ -184,13 +184,15 @@ impl Systemd {
             return Ok(new);
         }
         if !state.active.is_running() && !state.has_job {
-            // The call was lost with the systemd that it was sent to. Nothing else is as certain: and not even this if
-            // the unit is no longer pinned, since systemd then forgets a run as soon as it has ended.
             return match gone {
+                // The call was lost with the systemd that it was sent to. Nothing else is as certain: and not even this if
+                // the unit is no longer pinned, since systemd then forgets a run as soon as it has ended.
                 Some(error) if is_lost(&error) && self.link.connection_name() == session => {
                     self.begin(unit, before).await
                 }
-                gone => Err(Error::Unreachable(gone).into()),
+                Some(error) if !may_be_done(&error) => Err(Error::Unreachable(Some(error)).into()),
+                // It may have run and be forgotten already, or be about to run.
+                _ => Err(StartError::Uncertain),
             };
         }
         let mut states = self.link.mirror.watch(unit);
@@ -200,7 +202,7 @@ impl Systemd {
                 return Ok(new);
             }
             if !state.active.is_running() && !state.has_job {
-                return Err(Error::Unreachable(gone).into());
+                return Err(StartError::Uncertain);
             }
             states.changed().await.map_err(|_closed| StartError::Uncertain)?;
         }

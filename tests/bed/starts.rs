@@ -120,6 +120,28 @@ async fn of_a_hundred_starts_at_once_one_makes_a_run() {
 
 #[tokio::test]
 #[ignore = "boots a bed: make test"]
+async fn a_start_that_polkit_takes_long_to_decide_is_the_run_that_comes_of_it() {
+    let bridge = Bridge::up();
+    // After this systemd need not be asked any more to keep the unit in memory, which polkit decides too.
+    bridge.run("ci-test-hello").await;
+    // polkit 122 takes 15 s instead of one millisecond for about one decision in some thousand.
+    bridge.bed.ok(["pkill", "--signal", "STOP", "--exact", "polkitd"]);
+    let start = bridge.post("/api/job/ci-test-hello").await;
+    assert_eq!((start.status, &start.json()["run"]["state"]), (202, &json!("queued")));
+    let run = start.header("x-ci-run-id");
+    assert_eq!(bridge.post("/api/job/ci-test-hello").await.refusal(), (409, "busy".to_owned()));
+    // Ten seconds have gone, and now eight more.
+    let state = bridge.get(&format!("/api/job/ci-test-hello/state?run={run}&wait=8")).await.ok();
+    assert_eq!(state["run_state"], "queued", "{state}");
+    bridge.bed.ok(["pkill", "--signal", "CONT", "--exact", "polkitd"]);
+    let state = bridge.end_of("ci-test-hello", run).await;
+    assert_eq!((&state["run"], &state["result"]), (&json!(run), &json!("success")), "{state}");
+    let starting = bridge.bed.sh("journalctl -o cat -u ci-test-hello | grep -c ^Starting");
+    assert_eq!(starting, "2\n");
+}
+
+#[tokio::test]
+#[ignore = "boots a bed: make test"]
 async fn every_run_of_a_tiny_job_has_its_own_line() {
     let bridge = Bridge::up();
     let mut runs = Vec::new();

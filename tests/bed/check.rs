@@ -74,6 +74,10 @@ fn drop_in(bed: &Bed, path: &str, text: &str) {
     bed.ok(["systemctl", "daemon-reload"]);
 }
 
+/// 60,000 lines. journald reads the limit of a unit only as long as that is active, so the unit stays until they are read.
+const FLOOD: &str =
+    "ExecStart=/usr/bin/seq 60000\nExecStart=/usr/bin/journalctl --sync\nExecStart=/usr/bin/journalctl --sync\n";
+
 /// How many lines of the next run of the job the journal gets.
 fn kept(bed: &Bed, job: &str) -> usize {
     let count = || {
@@ -133,7 +137,7 @@ fn a_unit_that_does_not_ask_for_its_inputs_is_told_and_so_is_one_that_asks_for_o
 #[ignore = "boots a bed: make test"]
 fn a_rate_limit_of_many_jobs_is_told_once_and_lifted_for_all_of_the_prefix() {
     let bed = configured(Plan::default());
-    add_job(&bed, "flood", "ExecStart=/usr/bin/seq 60000\n");
+    add_job(&bed, "flood", FLOOD);
     // The trap: a zero is no limit to the eye, and not set to systemd.
     drop_in(
         &bed,
@@ -197,7 +201,7 @@ fn a_rate_limit_of_a_prefix_without_drop_ins_of_its_own_is_lifted_job_by_job() {
 #[ignore = "boots a bed: make test"]
 fn a_rate_limit_that_journald_does_not_have_is_no_fault() {
     let bed = configured(Plan::default());
-    add_job(&bed, "flood", "ExecStart=/usr/bin/seq 60000\n");
+    add_job(&bed, "flood", FLOOD);
     let settings = "/etc/systemd/journald.conf.d/zzz.conf";
     for off in ["RateLimitIntervalSec=0", "RateLimitBurst=0", "RateLimitIntervalSec=1us"] {
         assert_eq!(faults(&bed, "rate limit").len(), 1, "before {off}");

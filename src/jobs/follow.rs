@@ -209,10 +209,10 @@ impl Follower {
         let (sources, wanted) = (self.jobs.sources(), Wanted { run, of, from, filter: self.filter });
         let page = tokio::task::spawn_blocking(move || page(&sources, &wanted, pages)).await??;
         page.gaps.into_iter().for_each(|gap| self.meet(gap));
-        self.last = page.found.last().map(|entry| entry.position).or(self.last);
         if !page.found.is_empty() {
-            self.untold.push_back(Event::Lines(Arc::new(Batch::new(page.found))));
+            self.tell(Arc::new(Batch::new(page.found)));
         }
+        page.behind.into_iter().for_each(|gap| self.meet(gap));
         self.place = match page.rest {
             Some(pages) => Place::Reading { pages: Some(pages), from, ahead },
             None => Place::AtEnd(ahead),
@@ -296,12 +296,27 @@ impl Follower {
         if piece.is_damaged {
             self.meet(Gap::Unreadable);
         }
-        let Some(batch) = piece.lines.and_then(|batch| self.unseen(batch)) else { return };
-        let dropped: u64 = batch.entries().iter().filter_map(|entry| entry.suppressed).sum();
-        if dropped > 0 {
-            self.meet(Gap::Suppressed(dropped));
+        if let Some(batch) = piece.lines.and_then(|batch| self.unseen(batch)) {
+            self.tell(batch);
         }
+    }
+
+    /// Has entries told, at least one, and between them what journald dropped there.
+    fn tell(&mut self, batch: Arc<Batch>) {
         self.last = batch.entries().last().map(|entry| entry.position).or(self.last);
+        let is_drop = |entry: &Entry| entry.suppressed.is_some();
+        if !batch.entries().iter().any(is_drop) {
+            return self.tell_lines(batch);
+        }
+        for part in batch.entries().chunk_by(|_, next| !is_drop(next)) {
+            if let Some(count) = part.first().and_then(|entry| entry.suppressed) {
+                self.meet(Gap::Suppressed(count));
+            }
+            self.tell_lines(Arc::new(Batch::new(part.to_vec())));
+        }
+    }
+
+    fn tell_lines(&mut self, batch: Arc<Batch>) {
         if batch.entries().iter().any(|entry| self.filter.wants(entry)) {
             self.untold.push_back(Event::Lines(batch));
         }
@@ -346,20 +361,24 @@ struct Pages {
     lines: Lines,
     /// The gaps of which has been told.
     told: Vec<Gap>,
+    /// How many messages were dropped according to the entries up to now.
+    dropped: u64,
 }
 
 impl Pages {
     fn of(lines: Lines) -> Self {
-        Self { lines, told: Vec::new() }
+        Self { lines, told: Vec::new(), dropped: 0 }
     }
 }
 
 /// A part of a log, read at once.
 struct Page {
     found: Vec<Entry>,
-    /// What was met on the way.
+    /// What was met on the way and shows in no entry.
     gaps: Vec<Gap>,
-    /// What comes behind; `None` if there is nothing more.
+    /// What is missing behind the last entry, or somewhere among those that are not wanted.
+    behind: Option<Gap>,
+    /// What comes next; `None` if there is nothing more.
     rest: Option<Box<Pages>>,
 }
 
@@ -368,28 +387,31 @@ fn page(sources: &Sources, wanted: &Wanted, pages: Option<Box<Pages>>) -> Result
         Some(pages) => pages,
         None => Box::new(Pages::of(sources.open(wanted)?)),
     };
-    let mut found = Vec::new();
+    let mut found: Vec<Entry> = Vec::new();
     let mut bytes = 0;
     let mut is_over = false;
     while !is_over && found.len() < PAGE_ENTRIES && bytes < PAGE_BYTES {
         match pages.lines.next() {
             Some(entry) => {
                 bytes += entry.message.len();
+                pages.dropped = pages.dropped.saturating_add(entry.suppressed.unwrap_or(0));
                 found.push(entry);
             }
             None => is_over = true,
         }
     }
-    let known = pages.lines.gaps();
-    let gaps = known.iter().filter_map(|gap| more(*gap, &pages.told)).collect();
-    pages.told = known;
-    Ok(Page { found, gaps, rest: (!is_over).then_some(pages) })
-}
-
-/// What of a gap has not been `known`; the reader adds up what journald dropped.
-fn more(gap: Gap, known: &[Gap]) -> Option<Gap> {
-    let Gap::Suppressed(count) = gap else { return (!known.contains(&gap)).then_some(gap) };
-    let before = known.iter().map(|gap| if let Gap::Suppressed(count) = gap { *count } else { 0 }).sum();
-    let more = count.saturating_sub(before);
-    (more > 0).then_some(Gap::Suppressed(more))
+    let (mut gaps, mut behind) = (Vec::new(), None);
+    for gap in pages.lines.gaps() {
+        match gap {
+            // Some of it may be known beforehand.
+            Gap::Suppressed(count) => {
+                let untold = count.saturating_sub(pages.dropped);
+                behind = (is_over && untold > 0).then_some(Gap::Suppressed(untold));
+            }
+            Gap::Vacuumed | Gap::Unreadable if pages.told.contains(&gap) => {}
+            Gap::Vacuumed | Gap::Unreadable => gaps.push(gap),
+        }
+    }
+    pages.told.extend(&gaps);
+    Ok(Page { found, gaps, behind, rest: (!is_over).then_some(pages) })
 }

@@ -126,11 +126,9 @@ impl Entries {
     fn pass(&mut self, direction: Direction) -> Option<(usize, Found)> {
         loop {
             let index = self.nearest(direction)?;
-            let found = self.cursors.get_mut(index)?.pass()?;
+            let mut found = self.cursors.get_mut(index)?.pass()?;
             if self.last.replace(found.position) != Some(found.position) {
-                if let Some(count) = found.suppressed {
-                    self.gaps.meet_drop(&found.position, count);
-                }
+                found.suppressed = found.suppressed.filter(|count| self.gaps.meet_drop(&found.position, *count));
                 return Some((index, found));
             }
         }

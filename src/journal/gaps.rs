@@ -58,12 +58,13 @@ impl Gaps {
         }
     }
 
-    /// journald's word in the run that it dropped so many messages.
-    pub(crate) fn meet_drop(&mut self, position: &Position, count: u64) {
+    /// journald's word in the run that it dropped so many messages; false if those are of an earlier run.
+    pub(crate) fn meet_drop(&mut self, position: &Position, count: u64) -> bool {
         let is_own = self.losses.drops_since.is_none_or(|since| position.order(&since).is_ge());
         if is_own && self.drops.insert(*position) {
             self.dropped = self.dropped.saturating_add(count);
         }
+        is_own
     }
 
     /// A part of a file can't be read.

@@ -139,7 +139,7 @@ pub struct Entry {
     pub priority: Option<u8>,
     /// Who wrote it.
     pub source: Source,
-    /// How many messages of the unit journald dropped before this one, if this is journald's own word of that.
+    /// How many messages of the run journald dropped before this one, if this is journald's own word of that.
     pub suppressed: Option<u64>,
     /// The bytes as they were sent, in any encoding, without the newline that ended them.
     pub message: Vec<u8>,

@@ -205,6 +205,44 @@ async fn a_log_that_may_lack_its_last_lines_says_so() {
     }
 }
 
+/// journald's word that it dropped messages of the first run of a bridge.
+fn dropped(count: u32) -> String {
+    entry(&format!(
+        "_TRANSPORT=driver\n_UID=0\n_PID=5\n_SYSTEMD_UNIT=systemd-journald.service\nPRIORITY=6\n\
+         MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e\nOBJECT_SYSTEMD_UNIT=ci-test-a.service\n\
+         OBJECT_SYSTEMD_INVOCATION_ID={}\nN_DROPPED={count}\n\
+         MESSAGE=Suppressed {count} messages from ci-test-a.service\n",
+        "01".repeat(16)
+    ))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropped_messages_are_told_where_they_are_missing() {
+    let (bridge, run) = running(&["one"], Setup::default()).await;
+    let mut stream = bridge.open(TAIL, &[]).await;
+    assert_eq!(stream.line().await, "one");
+    // They arrive at once.
+    bridge.log(&[said("two"), dropped(40), said("three"), dropped(1), said("four")].concat());
+    let suppressed = |count| format!("Suppressed {count} messages from ci-test-a.service\n");
+    let missing = "messages are missing here: journald's rate limit dropped them\n";
+    let told = format!(
+        "two\n[ci-bridge] 40 {missing}{}three\n\
+         [ci-bridge] 1 message is missing here: journald's rate limit dropped it\n{}four\n",
+        suppressed(40),
+        suppressed(1)
+    );
+    assert_eq!(stream.until("four\n").await, told);
+    bridge.systemd.end("ci-test-a", Exit::Code(0)).await;
+    bridge.ended("ci-test-a", &run).await;
+    let told = format!("one\n{told}");
+    assert_eq!(bridge.open(TAIL, &[]).await.rest().await, (told.clone(), true));
+    // Who does not want journald's words is told what is missing nevertheless.
+    let (ndjson, _) = bridge.open(&format!("{TAIL}&format=ndjson&priority=err"), &[]).await.rest().await;
+    let told: Vec<Value> = ndjson.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(told[0], json!({ "gap": { "reason": "suppressed", "count": 41 } }));
+    assert_eq!((told.len(), &told[1]["end"]["gap"]), (2, &json!(true)));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_headers_come_before_the_first_line() {
     let (bridge, run) = running(&[], Setup::default()).await;

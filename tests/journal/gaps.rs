@@ -164,9 +164,9 @@ fn messages_dropped_at_the_end_of_a_run_are_told_by_the_next_one() {
     assert_eq!(gaps(&late, '1'), [Gap::Suppressed(4600)]);
     assert_eq!(gaps(&late, '2'), []);
     assert_eq!(gaps(&late, '3'), []);
-    // It stands in the log of the second run all the same.
+    // It stands in the log of the second run all the same, of which nothing is missing there.
     let entries = late.entries(&run('2'), From::Start);
-    assert_eq!(entries.iter().map(|entry| entry.suppressed).collect::<Vec<_>>(), [Some(4600), None, None, None]);
+    assert!(entries.iter().all(|entry| entry.suppressed.is_none()));
     assert!(text(&entries[0]).starts_with("Suppressed 4600 messages"));
 }
 

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a figure that can't be had ends it")]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,7 +61,7 @@ fn runner(number: usize) -> Seen {
 }
 
 fn poll(at: Timestamp, seen: &[Seen]) -> Poll {
-    Poll { at, result: Ok(seen.to_vec()), quota: None, not_before: None, requests: 100 }
+    Poll { at, result: Ok(seen.to_vec()), quota: None, not_before: None, requests: BTreeMap::from([(Some(200), 100)]) }
 }
 
 fn watched(name: SourceName) -> Watched {

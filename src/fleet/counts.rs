@@ -21,8 +21,8 @@ pub struct TransitionCounts {
 /// What came of the polls of a source.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Polled {
-    /// How many requests were sent.
-    pub requests: u64,
+    /// How many requests were sent, by the status of the answer; `None` counts those without a whole one.
+    pub requests: BTreeMap<Option<u16>, u64>,
     /// How many polls there were, by what they came to: `ok`, or the word of the error.
     pub results: BTreeMap<&'static str, u64>,
     /// What the service said last about how many requests it still takes.
@@ -44,7 +44,9 @@ impl Counts {
     pub(super) fn note_poll(&self, source: &SourceName, poll: &Poll) {
         let mut polled = lock(&self.polled);
         let polled = polled.entry(source.clone()).or_default();
-        polled.requests += u64::from(poll.requests);
+        for (status, count) in &poll.requests {
+            *polled.requests.entry(*status).or_default() += u64::from(*count);
+        }
         polled.quota = poll.quota.or(polled.quota);
         *polled.results.entry(poll.result.as_ref().map_or_else(PollError::code, |_| "ok")).or_default() += 1;
     }

@@ -1,5 +1,6 @@
 //! The outcome of reading a source once.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,8 +19,8 @@ pub struct Poll {
     pub quota: Option<Quota>,
     /// Before this time another poll makes no sense. The source itself refuses one while a rate limit lasts.
     pub not_before: Option<Timestamp>,
-    /// How many requests were sent.
-    pub requests: u32,
+    /// How many requests were sent, by the status of the answer; `None` counts those without a whole one.
+    pub requests: BTreeMap<Option<u16>, u32>,
 }
 
 /// How many requests a service still takes from this token.
@@ -78,7 +79,10 @@ pub enum PollError {
         /// The status.
         status: u16,
     },
-    /// No connection, or one that broke.
+    /// No connection, so that nothing was sent.
+    #[error("the service cannot be reached: {0}")]
+    NotConnected(String),
+    /// A connection that broke.
     #[error("the service cannot be reached: {0}")]
     Unreachable(String),
     /// No whole answer in time.
@@ -128,7 +132,7 @@ impl PollError {
             Self::Gone => "gone",
             Self::RateLimited { .. } => "rate-limited",
             Self::Service { .. } => "service-error",
-            Self::Unreachable(_) => "unreachable",
+            Self::NotConnected(_) | Self::Unreachable(_) => "unreachable",
             Self::Timeout { .. } => "timeout",
             Self::Redirected { .. } => "redirected",
             Self::ForeignLink { .. } => "foreign-link",

@@ -1,5 +1,6 @@
 //! One service with one token: requests one after the other, within the limits that it tells.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,8 +54,8 @@ pub(super) struct Service {
     origin: url::Origin,
     timeout: Duration,
     terms: Terms,
-    /// How many requests were sent since [`Service::begin`].
-    requests: u32,
+    /// How many requests were sent since [`Service::begin`], as [`Poll::requests`].
+    requests: BTreeMap<Option<u16>, u32>,
     quota: Option<Quota>,
     /// Until when nothing is sent; the same for all that ask this service.
     hold: Arc<Mutex<Option<Hold>>>,
@@ -93,7 +94,7 @@ impl Service {
             origin: source.api.as_url().origin(),
             timeout: source.timeout,
             terms,
-            requests: 0,
+            requests: BTreeMap::new(),
             quota: None,
             hold: Arc::default(),
             strikes: 0,
@@ -111,7 +112,7 @@ impl Service {
             origin: self.origin.clone(),
             timeout: self.timeout,
             terms: self.terms.clone(),
-            requests: 0,
+            requests: BTreeMap::new(),
             quota: None,
             hold: self.hold.clone(),
             strikes: 0,
@@ -122,7 +123,7 @@ impl Service {
 
     /// Begins a poll.
     pub(super) fn begin(&mut self) {
-        self.requests = 0;
+        self.requests.clear();
     }
 
     /// Ends a poll.
@@ -141,7 +142,7 @@ impl Service {
             }
         };
         let not_before = away.max(self.held());
-        Poll { at, result, quota: self.quota, not_before, requests: self.requests }
+        Poll { at, result, quota: self.quota, not_before, requests: self.requests.clone() }
     }
 
     /// Until when the service takes nothing.
@@ -192,8 +193,9 @@ impl Service {
         let mut request = Request::new(method, url);
         *request.headers_mut() = headers;
         *request.body_mut() = body.map(Into::into);
-        self.requests = self.requests.saturating_add(1);
-        let answer = self.exchange(request).await?;
+        let answer = self.exchange(request).await;
+        *self.requests.entry(answer.as_ref().ok().map(|answer| answer.status.as_u16())).or_default() += 1;
+        let answer = answer?;
         self.heed_limits(&answer)?;
         self.heed_sunset(&answer.headers);
         Ok(answer)
@@ -201,11 +203,12 @@ impl Service {
 
     async fn exchange(&self, request: Request) -> Result<Answer, PollError> {
         let broken = |error: reqwest::Error| {
-            if error.is_timeout() {
-                PollError::Timeout { after: self.timeout }
-            } else {
-                PollError::Unreachable(Chain(&error.without_url()).to_string())
+            let is_connecting = error.is_connect();
+            if error.is_timeout() && !is_connecting {
+                return PollError::Timeout { after: self.timeout };
             }
+            let why = Chain(&error.without_url()).to_string();
+            if is_connecting { PollError::NotConnected(why) } else { PollError::Unreachable(why) }
         };
         let mut response = self.client.execute(request).await.map_err(broken)?;
         let mut body = Vec::new();

@@ -1,5 +1,6 @@
 //! A source that says what a test wants, and what becomes of it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -68,7 +69,7 @@ pub(crate) fn id(source: &str, runner: &str) -> RunnerId {
 }
 
 pub(crate) fn poll(at: Timestamp, seen: &[Seen]) -> Poll {
-    Poll { at, result: Ok(seen.to_vec()), quota: None, not_before: None, requests: 1 }
+    Poll { at, result: Ok(seen.to_vec()), quota: None, not_before: None, requests: BTreeMap::from([(Some(200), 1)]) }
 }
 
 pub(crate) fn failed(at: Timestamp) -> Poll {

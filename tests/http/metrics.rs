@@ -185,7 +185,7 @@ async fn a_list_tells_how_it_does() {
     let acme = [("source", "acme")];
     let good = metrics(&bridge).await;
     assert_eq!(good.value("ci_runner_source_up", &acme), Some(1.0));
-    assert_eq!(good.value("ci_runner_source_requests_total", &acme), Some(1.0));
+    assert_eq!(good.value("ci_runner_source_requests_total", &[("source", "acme"), ("code", "200")]), Some(1.0));
     assert_eq!(good.value("ci_runner_source_polls_total", &[("source", "acme"), ("result", "ok")]), Some(1.0));
     let reset = jiff::Timestamp::now().as_second() + 3600;
     let quota = || {

@@ -1,6 +1,6 @@
 //! GitHub: pages, tags, limits, shifting lists, and apps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::fleet::github::{App, GitHub, runner};
 use crate::fleet::{Asked, Fault, Fleet};
-use crate::support::{SecretFile, Watched, github_list, names, source};
+use crate::support::{SecretFile, Watched, github_list, names, sent, source};
 
 async fn fleet_of(number: u64) -> Fleet {
     let fleet = Fleet::start().await;
@@ -60,7 +60,7 @@ async fn each_scope_has_its_place() {
 async fn all_pages_are_read_by_their_links() {
     let fleet = fleet_of(250).await;
     let poll = Watched::acme(&fleet).poll().await;
-    assert_eq!(poll.requests, 3);
+    assert_eq!(sent(&poll), 3);
     let seen = poll.result.unwrap();
     assert_eq!(seen.len(), 250);
     assert_eq!(seen[249].name, "r250");
@@ -78,7 +78,7 @@ async fn all_pages_are_read_by_their_links() {
 async fn ten_thousand_runners_are_read_one_page_after_the_other() {
     let fleet = fleet_of(10_000).await;
     let poll = Watched::acme(&fleet).poll().await;
-    assert_eq!((poll.requests, poll.result.unwrap().len()), (100, 10_000));
+    assert_eq!((sent(&poll), poll.result.unwrap().len()), (100, 10_000));
 }
 
 #[tokio::test]
@@ -126,8 +126,10 @@ async fn a_page_that_did_not_change_is_not_sent_again_and_costs_nothing() {
     assert_eq!(first.quota.unwrap().left, 98);
     let requests = fleet.requests();
     assert!(requests.iter().all(|request| request.header("if-none-match").is_none()));
+    assert_eq!(first.requests, BTreeMap::from([(Some(200), 2)]));
 
     let second = acme.poll().await;
+    assert_eq!(second.requests, BTreeMap::from([(Some(304), 2)]));
     assert_eq!(second.result.unwrap(), first.result.unwrap());
     assert_eq!((second.quota.unwrap().left, second.quota.unwrap().limit), (98, 5000));
     assert_eq!(second.quota.unwrap().reset_at.as_second(), reset);
@@ -185,7 +187,7 @@ async fn who_slips_onto_a_page_that_was_read_is_not_missed() {
     // The first runner goes after page one: number 101 is now on the page that was read before it was there.
     fleet.next([Fault::Then(Box::new(|world| drop(world.github.runners.remove(0))))]);
     let poll = acme.poll().await;
-    assert_eq!(poll.requests, 4);
+    assert_eq!(sent(&poll), 4);
     // Who went meanwhile is still there, and gone in the next poll.
     let names = there(poll);
     assert_eq!((names.len(), names.contains("r101"), names.contains("r1")), (150, true, true));
@@ -197,14 +199,14 @@ async fn who_slips_onto_a_page_that_was_read_is_not_missed() {
 async fn who_slips_away_is_not_missed_either_when_another_comes_at_the_same_time() {
     let fleet = fleet_of(150).await;
     let mut acme = Watched::acme(&fleet);
-    assert_eq!(acme.poll().await.requests, 2);
+    assert_eq!(sent(&acme.poll().await), 2);
     // The numbers are right on both pages, and yet 101 is on none.
     fleet.next([Fault::Then(Box::new(|world| {
         world.github.runners.remove(0);
         world.github.runners.push(runner(151, "r151", "online"));
     }))]);
     let poll = acme.poll().await;
-    assert_eq!(poll.requests, 4);
+    assert_eq!(sent(&poll), 4);
     let names = there(poll);
     assert!(names.contains("r101") && names.contains("r151"), "{names:?}");
 }
@@ -216,9 +218,9 @@ async fn who_is_gone_from_a_list_of_several_pages_is_gone_from_two_readings() {
     acme.seen().await;
     fleet.world().github.runners.remove(149);
     let poll = acme.poll().await;
-    assert_eq!(poll.requests, 4);
+    assert_eq!(sent(&poll), 4);
     assert_eq!(there(poll).len(), 149);
-    assert_eq!(acme.poll().await.requests, 2);
+    assert_eq!(sent(&acme.poll().await), 2);
 }
 
 #[tokio::test]
@@ -227,7 +229,7 @@ async fn a_list_that_never_holds_still_still_tells_who_is_there() {
     let remove_first = || Fault::Then(Box::new(|world| drop(world.github.runners.remove(0))));
     fleet.next((0..6).map(|_| remove_first()));
     let poll = Watched::acme(&fleet).poll().await;
-    assert_eq!(poll.requests, 6);
+    assert_eq!(sent(&poll), 6);
     let names = there(poll);
     for id in 7..=150 {
         assert!(names.contains(&format!("r{id}")), "{id}");
@@ -242,7 +244,7 @@ async fn a_runner_on_two_pages_is_one_runner() {
         world.github.runners.pop();
     }))]);
     let poll = Watched::acme(&fleet).poll().await;
-    assert_eq!(poll.requests, 4);
+    assert_eq!(sent(&poll), 4);
     let seen = poll.result.unwrap();
     assert_eq!(seen.iter().filter(|runner| runner.name == "r100").count(), 1);
     assert_eq!(seen.iter().filter(|runner| runner.name == "r151").count(), 1);
@@ -254,7 +256,7 @@ async fn a_list_shorter_than_announced_tells_nothing() {
     let short = r#"{"total_count": 3, "runners": []}"#;
     fleet.next((0..3).map(|_| Fault::Answer(200, vec![], short.to_owned())));
     let poll = Watched::acme(&fleet).poll().await;
-    assert_eq!(poll.requests, 3);
+    assert_eq!(sent(&poll), 3);
     assert_eq!(poll.result, Err(PollError::Incomplete("3 runners were announced, and 0 listed".to_owned())));
 }
 
@@ -293,7 +295,7 @@ async fn pages_without_end_end() {
     fleet.next((0..300).map(page));
     let poll = Watched::acme(&fleet).poll().await;
     assert_eq!(poll.result, Err(PollError::TooLarge("more than 200 pages".to_owned())));
-    assert_eq!(poll.requests, 200);
+    assert_eq!(sent(&poll), 200);
 }
 
 #[tokio::test]
@@ -314,7 +316,7 @@ async fn what_is_used_up_is_told_and_nothing_is_sent_until_it_is_there_again() {
     let mut acme = Watched::acme(&fleet);
     let poll = acme.poll().await;
     // The answer to page one said that nothing is left, so page two was not asked for.
-    assert_eq!(poll.requests, 1);
+    assert_eq!(sent(&poll), 1);
     let Err(PollError::RateLimited { until }) = poll.result else { panic!("{poll:?}") };
     assert_eq!(poll.not_before, Some(until));
     assert!((reset..=reset + 1).contains(&until.as_second()), "{until} for {reset}");
@@ -322,7 +324,7 @@ async fn what_is_used_up_is_told_and_nothing_is_sent_until_it_is_there_again() {
 
     fleet.requests();
     let poll = acme.poll().await;
-    assert_eq!((poll.requests, poll.result), (0, Err(PollError::RateLimited { until })));
+    assert_eq!((sent(&poll), poll.result), (0, Err(PollError::RateLimited { until })));
     assert!(fleet.requests().is_empty());
 }
 
@@ -342,7 +344,7 @@ async fn a_limit_is_obeyed_to_the_second() {
         tokio::time::advance(Duration::from_secs(seconds.unsigned_abs() - 5)).await;
         tokio::time::resume();
         fleet.requests();
-        assert_eq!(acme.poll().await.requests, 0, "{status} {seconds}");
+        assert_eq!(sent(&acme.poll().await), 0, "{status} {seconds}");
         tokio::time::pause();
         tokio::time::advance(Duration::from_secs(5)).await;
         tokio::time::resume();
@@ -358,7 +360,7 @@ async fn a_secondary_limit_without_a_time_keeps_away_for_a_minute_and_then_longe
     for minutes in [1, 2, 4, 8] {
         fleet.next([Fault::Answer(403, vec![], text.to_owned())]);
         let poll = acme.poll().await;
-        assert_eq!(poll.requests, 1);
+        assert_eq!(sent(&poll), 1);
         assert_eq!(poll.not_before.unwrap().duration_since(poll.at).as_mins(), minutes);
         tokio::time::pause();
         tokio::time::advance(Duration::from_mins(minutes.unsigned_abs())).await;
@@ -415,7 +417,7 @@ async fn an_app_shows_its_claim_once_and_its_token_until_shortly_before_its_end(
     assert_eq!(asked(&fleet), ["claim", "ghs-short"]);
     // Its end was near, so another one was fetched, which lasts.
     assert_eq!(source.poll().await.result.unwrap().len(), 1);
-    assert_eq!(source.poll().await.requests, 1);
+    assert_eq!(sent(&source.poll().await), 1);
     assert_eq!(asked(&fleet), ["claim", "ghs-one", "ghs-one"]);
     // GitHub takes it no longer: the next poll fetches another one.
     fleet.world().github.tokens.retain(|token| token != "ghs-one");

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::fleet::gitlab::{GitLab, runner};
 use crate::fleet::{Fault, Fleet};
-use crate::support::{SecretFile, Watched, names, source};
+use crate::support::{SecretFile, Watched, names, sent, source};
 
 async fn fleet_of(number: u64) -> Fleet {
     let fleet = Fleet::start().await;
@@ -90,7 +90,7 @@ async fn what_older_and_newer_gitlabs_send_is_understood() {
 async fn all_pages_are_read_by_their_links() {
     let fleet = fleet_of(230).await;
     let poll = Watched::lab(&fleet, 0).poll().await;
-    assert_eq!((poll.requests, poll.result.unwrap().len()), (3, 230));
+    assert_eq!((sent(&poll), poll.result.unwrap().len()), (3, 230));
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn a_list_that_shifts_between_two_pages_is_read_again() {
     // GitLab lists the newest first: number 50 is now on the page that was read before it was there.
     fleet.next([Fault::Then(Box::new(|world| drop(world.gitlab.runners.remove(&150))))]);
     let poll = Watched::lab(&fleet, 0).poll().await;
-    assert_eq!(poll.requests, 4);
+    assert_eq!(sent(&poll), 4);
     assert!(poll.result.unwrap().iter().any(|runner| runner.name == "r50"));
 }
 
@@ -142,7 +142,7 @@ async fn too_many_requests_are_waited_for_as_long_as_gitlab_says() {
     assert_eq!(poll.result.unwrap_err().code(), "rate-limited");
     assert_eq!(poll.not_before.unwrap().duration_since(poll.at).as_secs(), 37);
     assert_eq!((poll.quota.unwrap().limit, poll.quota.unwrap().left), (60, 0));
-    assert_eq!(lab.poll().await.requests, 0);
+    assert_eq!(sent(&lab.poll().await), 0);
 }
 
 #[tokio::test]
@@ -187,7 +187,7 @@ async fn details_are_asked_once_and_remembered() {
     let mut lab = Watched::lab(&fleet, 10);
     for requests in [3, 1] {
         let poll = lab.poll().await;
-        assert_eq!(poll.requests, requests);
+        assert_eq!(sent(&poll), requests);
         let seen = &poll.result.unwrap()[0];
         assert_eq!(seen.labels, ["linux", "docker"]);
         // The newest manager speaks for the runner.
@@ -232,7 +232,7 @@ async fn a_list_is_told_also_without_its_details() {
     // One may not be seen, at the next the service fails, and nobody asks further.
     fleet.next([Fault::None, Fault::None, Fault::Answer(500, vec![], String::new())]);
     let poll = lab.poll().await;
-    assert_eq!((poll.requests, poll.not_before), (3, None));
+    assert_eq!((sent(&poll), poll.not_before), (3, None));
     assert_eq!(poll.result.unwrap().len(), 3);
     assert_eq!(targets(&fleet), ["/runners/all?per_page=100", "/runners/3", "/runners/2"]);
 

@@ -22,10 +22,14 @@ struct Managed {
 
 impl Managed {
     fn by(fleet: &Fleet) -> Self {
+        Self::at(&fleet.gitlab_api())
+    }
+
+    fn at(api: &str) -> Self {
         let token = SecretFile::with("glpat-good");
         let (place, auth) = (token.place(), GitLabAuth::PrivateToken);
         let list = RunnerList::GitLab { scope: GitLabScope::Instance, token: place, auth, details: 1 };
-        let source = Source::open(&source(&fleet.gitlab_api(), list), None).unwrap();
+        let source = Source::open(&source(api, list), None).unwrap();
         Self { gitlab: source.management().unwrap(), source, token }
     }
 }
@@ -313,6 +317,15 @@ async fn of_a_change_without_an_answer_of_use_nobody_knows_whether_it_was_made()
     fleet.next([Fault::Cut]);
     let read = managed.gitlab.runner(1).await;
     assert!(matches!(read, Err(ManageError::Failed(PollError::Unreachable(_)))), "{read:?}");
+}
+
+#[tokio::test]
+async fn a_change_that_could_not_be_sent_was_not_made() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut managed = Managed::at(&format!("http://{nobody}/api/v4"));
+    let refused = managed.gitlab.pause(1).await;
+    let Err(ManageError::Failed(error @ PollError::NotConnected(_))) = refused else { panic!("{refused:?}") };
+    assert_eq!(error.code(), "unreachable");
 }
 
 #[tokio::test]

@@ -105,3 +105,8 @@ impl Watched {
 pub(crate) fn names(seen: &[Seen]) -> Vec<(&str, Option<bool>)> {
     seen.iter().map(|runner| (runner.name.as_str(), runner.online)).collect()
 }
+
+/// How many requests a poll took.
+pub(crate) fn sent(poll: &Poll) -> u32 {
+    poll.requests.values().sum()
+}

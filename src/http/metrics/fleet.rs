@@ -209,8 +209,10 @@ const REMAINING: Family =
 const LIMIT: Family = Family::gauge("ci_runner_source_ratelimit_limit", "Requests that it takes in a period.");
 const RESET: Family =
     Family::gauge("ci_runner_source_ratelimit_reset_timestamp_seconds", "When the next period begins.");
-const REQUESTS: Family =
-    Family::counter("ci_runner_source_requests_total", "Requests to the service since ci-bridge was started.");
+const REQUESTS: Family = Family::counter(
+    "ci_runner_source_requests_total",
+    "Requests to the service since ci-bridge was started, by the status of the answer.",
+);
 const POLLS: Family =
     Family::counter("ci_runner_source_polls_total", "Polls since ci-bridge was started, by what they came to.");
 
@@ -236,7 +238,13 @@ pub(super) fn write_sources(sources: &[SourceStatus], out: &mut String) {
     each(out, REMAINING, &|source| Some(source.polled.quota?.left.to_string()));
     each(out, LIMIT, &|source| Some(source.polled.quota?.limit.to_string()));
     each(out, RESET, &|source| Some(seconds(source.polled.quota?.reset_at)));
-    each(out, REQUESTS, &|source| Some(source.polled.requests.to_string()));
+    REQUESTS.begin(out);
+    for source in &watched {
+        for (status, count) in &source.polled.requests {
+            let code = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+            REQUESTS.series(out, &format!("{},code=\"{code}\"", common(source)), count);
+        }
+    }
     POLLS.begin(out);
     for source in &watched {
         for (result, count) in &source.polled.results {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::chain::{Chain, Direction, Slots};
 use super::damage::{Damage, Problem};
-use super::facts::{Facts, Known};
+use super::facts::Known;
 use super::file::JournalFile;
 use super::filter::Filter;
 use super::lists::Lists;
@@ -49,19 +49,11 @@ pub(super) struct Found {
 /// For each list the index of the entry after a place.
 type Place = [u64; LISTS];
 
-/// An entry that was looked at, and the place beyond it.
-#[derive(Debug)]
-struct Ahead {
-    found: Found,
-    beyond: Place,
-    direction: Direction,
-}
-
 /// What lies next to a place.
 enum Step {
     Nothing,
     NotWanted,
-    Wanted(Found),
+    Wanted,
 }
 
 #[derive(Debug, Default)]
@@ -75,11 +67,15 @@ struct List {
 #[derive(Debug)]
 pub(super) struct FileCursor {
     lists: Lists,
-    span: Span,
     streams: Streams,
     sources: [List; LISTS],
     at: Place,
-    ahead: Option<Ahead>,
+    /// Which way the entry lies that was looked at, if one was.
+    looked: Option<Direction>,
+    /// That entry, written here and not handed from hand to hand, which is what a long log would spend its time with.
+    found: Option<Found>,
+    /// The place beyond it.
+    beyond: Place,
     filter: Filter,
     /// journald's words of dropped messages that the filter left out.
     drops: Vec<(Position, u64)>,
@@ -119,8 +115,19 @@ impl FileCursor {
         let streams = Streams::new(lists.reader.wanted().clone(), span, files);
         let filter = Filter::default();
         let drops = Vec::new();
-        let mut cursor =
-            Self { lists, span, streams, sources, at, ahead: None, filter, drops, damaged: 0, problem: None };
+        let mut cursor = Self {
+            lists,
+            streams,
+            sources,
+            at,
+            looked: None,
+            found: None,
+            beyond: at,
+            filter,
+            drops,
+            damaged: 0,
+            problem: None,
+        };
         if late {
             cursor.extend_to_late()?;
         }
@@ -145,7 +152,7 @@ impl FileCursor {
 
     /// Goes on with what was appended to the list of the unit's own entries, which is now `chain`.
     pub(super) fn grow(&mut self, chain: Chain) {
-        self.ahead = None;
+        self.looked = None;
         self.lists.reader.grow();
         let [unit, ..] = &mut self.sources;
         unit.high = chain.len();
@@ -180,7 +187,7 @@ impl FileCursor {
             let offset = slots.get(&self.lists.file, index, Direction::Forward)?;
             let (position, known) = self.lists.read(offset)?;
             index += 1;
-            if self.source(&position, &known)?.is_some() {
+            if self.streams.source(&self.lists.file, &position, &known)?.is_some() {
                 high = index;
             }
         }
@@ -189,37 +196,9 @@ impl FileCursor {
         Ok(())
     }
 
-    /// Whose entry this is; `None` if it is not of the run.
-    fn source(&mut self, position: &Position, known: &Known) -> Result<Option<Source>, Damage> {
-        const OBJECT: Facts = Facts::OBJECT_UNIT.and(Facts::ROOT);
-        const CORE: Facts = Facts::CORE_UNIT.and(Facts::CORE_MESSAGE).and(Facts::ROOT);
-        let facts = known.facts;
-        if facts.has(Facts::UNIT) {
-            let own = match known.stream {
-                Some(stream) => self.streams.is_own(&self.lists.file, stream.get())?,
-                None => self.is_of_run(position, facts, Facts::INVOCATION, Facts::OTHER_INVOCATION),
-            };
-            if own {
-                return Ok(Some(Source::Job));
-            }
-        }
-        if facts.is_of_manager() && facts.has(Facts::ABOUT_INVOCATION) {
-            return Ok(Some(Source::Systemd));
-        }
-        let object = facts.has(OBJECT)
-            && self.is_of_run(position, facts, Facts::OBJECT_INVOCATION, Facts::OBJECT_OTHER_INVOCATION);
-        let core = facts.has(CORE) && self.span.holds(position);
-        Ok((object || core).then_some(Source::Other))
-    }
-
-    /// The entry names the run, or no run at all and lies in its time.
-    fn is_of_run(&self, position: &Position, facts: Facts, named: Facts, other: Facts) -> bool {
-        facts.has(named) || (!facts.has(other) && self.span.holds(position))
-    }
-
     /// Makes this place the beginning: entries before it are no longer there.
     pub(super) fn forget_before(&mut self) {
-        self.ahead = None;
+        self.looked = None;
         for (list, at) in self.sources.iter_mut().zip(self.at) {
             list.low = at;
         }
@@ -227,13 +206,13 @@ impl FileCursor {
 
     /// Moves behind the last entry.
     pub(super) fn move_to_end(&mut self) {
-        self.ahead = None;
+        self.looked = None;
         self.at = self.sources.each_ref().map(|list| list.high.max(list.low));
     }
 
     /// Moves right behind `position` and says whether the entry of that position is there.
     pub(super) fn after(&mut self, position: &Position) -> Result<bool, Damage> {
-        self.ahead = None;
+        self.looked = None;
         let lists = &self.lists;
         let chains = [&lists.unit, &lists.about_invocation, &lists.object, &lists.core];
         let mut found = false;
@@ -249,22 +228,22 @@ impl FileCursor {
 
     /// Where the next entry of the run in that direction stands; without moving.
     pub(super) fn peek(&mut self, direction: Direction) -> Option<&Position> {
-        if self.ahead.as_ref().is_none_or(|ahead| ahead.direction != direction) {
-            self.ahead = self.look(direction);
+        if self.looked != Some(direction) {
+            self.looked = self.look(direction).then_some(direction);
         }
-        self.ahead.as_ref().map(|ahead| &ahead.found.position)
+        self.looked.and(self.found.as_ref()).map(|found| &found.position)
     }
 
-    fn look(&mut self, direction: Direction) -> Option<Ahead> {
-        let mut place = self.at;
+    fn look(&mut self, direction: Direction) -> bool {
+        self.beyond = self.at;
         while self.damaged <= DAMAGED_MOST {
-            match self.step(&mut place, direction) {
-                Ok(Step::Wanted(found)) => return Some(Ahead { found, beyond: place, direction }),
+            match self.step(direction) {
+                Ok(Step::Wanted) => return true,
                 Ok(Step::NotWanted) => {}
                 Ok(Step::Nothing) => {
                     // What was passed over is not of the run; it need not be looked at again.
-                    self.at = place;
-                    return None;
+                    self.at = self.beyond;
+                    return false;
                 }
                 Err(damage) => {
                     self.problem.get_or_insert(damage);
@@ -272,22 +251,33 @@ impl FileCursor {
                 }
             }
         }
-        None
+        false
     }
 
     /// Moves over the entry that was looked at.
-    pub(super) fn pass(&mut self) -> Option<Found> {
-        let ahead = self.ahead.take()?;
-        self.at = ahead.beyond;
-        Some(ahead.found)
+    pub(super) fn pass(&mut self) -> Option<&mut Found> {
+        self.looked.take()?;
+        self.at = self.beyond;
+        self.found.as_mut()
     }
 
-    /// The entry that was passed.
-    pub(super) fn entry(&mut self, found: Found) -> Result<Entry, Damage> {
-        let Found { position, source, priority, suppressed, message } = found;
+    /// The entry that was passed last; `None` if there is none.
+    #[inline]
+    pub(super) fn entry(&mut self) -> Option<Result<Entry, Damage>> {
+        let found = self.found.as_ref()?;
         // An entry without a message is possible in the native protocol.
-        let message = message.map(|offset| self.lists.reader.message(&self.lists.file, offset.get()));
-        Ok(Entry { position, priority, source, suppressed, message: message.transpose()?.unwrap_or_default() })
+        let message = match found.message {
+            Some(offset) => self.lists.reader.message(&self.lists.file, offset.get()),
+            None => Ok(Vec::new()),
+        };
+        let entry = |message| Entry {
+            position: found.position,
+            priority: found.priority,
+            source: found.source,
+            suppressed: found.suppressed,
+            message,
+        };
+        Some(message.map(entry))
     }
 
     /// What went wrong, if anything did since the last time this was asked.
@@ -305,10 +295,10 @@ impl FileCursor {
         self.problem.get_or_insert(damage);
     }
 
-    /// Moves `place` over one entry, also if that can't be read.
-    fn step(&mut self, place: &mut Place, direction: Direction) -> Result<Step, Damage> {
+    /// Moves the place beyond over one entry, also if that can't be read.
+    fn step(&mut self, direction: Direction) -> Result<Step, Damage> {
         let mut offsets = [None; LISTS];
-        for ((list, at), offset) in self.sources.iter_mut().zip(place.iter_mut()).zip(&mut offsets) {
+        for ((list, at), offset) in self.sources.iter_mut().zip(&mut self.beyond).zip(&mut offsets) {
             let (next, end) = match direction {
                 Direction::Forward => ((*at < list.high).then_some(*at), list.high),
                 Direction::Backward => ((*at > list.low).then(|| *at - 1), list.low),
@@ -322,26 +312,28 @@ impl FileCursor {
             Direction::Backward => offsets.iter().flatten().max(),
         };
         let Some(nearest) = nearest.copied() else { return Ok(Step::Nothing) };
-        for (at, offset) in place.iter_mut().zip(offsets) {
-            if offset == Some(nearest) {
+        for (at, offset) in self.beyond.iter_mut().zip(&offsets) {
+            if *offset == Some(nearest) {
                 match direction {
                     Direction::Forward => *at += 1,
                     Direction::Backward => *at -= 1,
                 }
             }
         }
-        let (position, known) = self.lists.reader.read(&self.lists.file, nearest, direction)?;
+        let lists = &mut self.lists;
+        let (position, known) = lists.reader.read(&lists.file, nearest, direction)?;
         let suppressed = known.suppressed();
         let has_priority = self.filter.has_priority(known.priority);
-        if !self.filter.has_time(&position) || !(has_priority || suppressed.is_some()) {
+        if !self.filter.has_time(position) || !(has_priority || suppressed.is_some()) {
             return Ok(Step::NotWanted);
         }
-        let Some(source) = self.source(&position, &known)? else { return Ok(Step::NotWanted) };
+        let Some(source) = self.streams.source(&lists.file, position, known)? else { return Ok(Step::NotWanted) };
         if let Some(count) = suppressed.filter(|_| !has_priority) {
-            self.drops.push((position, count));
+            self.drops.push((*position, count));
             return Ok(Step::NotWanted);
         }
-        let Known { priority, message, .. } = known;
-        Ok(Step::Wanted(Found { position, source, priority, suppressed, message }))
+        let Known { priority, message, .. } = *known;
+        self.found = Some(Found { position: *position, source, priority, suppressed, message });
+        Ok(Step::Wanted)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::chain::Direction;
-use super::cursor::{FileCursor, Found};
+use super::cursor::FileCursor;
 use super::damage::Problem;
 use super::directory::Directories;
 use super::gaps::{Gap, Gaps};
@@ -123,13 +123,14 @@ impl Entries {
     }
 
     /// Moves over the nearest entry; one that is in several files counts once.
-    fn pass(&mut self, direction: Direction) -> Option<(usize, Found)> {
+    fn pass(&mut self, direction: Direction) -> Option<&mut FileCursor> {
         loop {
             let index = self.nearest(direction)?;
-            let mut found = self.cursors.get_mut(index)?.pass()?;
-            if self.last.replace(found.position) != Some(found.position) {
+            let found = self.cursors.get_mut(index)?.pass()?;
+            if self.last.as_ref() != Some(&found.position) {
+                self.last = Some(found.position);
                 found.suppressed = found.suppressed.filter(|count| self.gaps.meet_drop(&found.position, *count));
-                return Some((index, found));
+                return self.cursors.get_mut(index);
             }
         }
     }
@@ -178,15 +179,14 @@ impl Entries {
             if let Some(problem) = self.untold.pop() {
                 return Some(Err(Error::Damaged(Box::new(problem))));
             }
-            let Some((index, found)) = self.pass(direction) else {
+            let Some(cursor) = self.pass(direction) else {
                 if self.untold.is_empty() {
                     self.gaps.meet_end();
                     return None;
                 }
                 continue;
             };
-            let cursor = self.cursors.get_mut(index)?;
-            match cursor.entry(found) {
+            match cursor.entry()? {
                 Ok(entry) => return Some(Ok(entry)),
                 Err(damage) => {
                     cursor.note(damage);

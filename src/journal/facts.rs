@@ -192,6 +192,17 @@ pub(super) struct Known {
     pub(super) about_other: Option<NonZeroU64>,
 }
 
+/// What is known of an entry without fields.
+const NOTHING: Known = Known {
+    facts: Facts(0),
+    priority: None,
+    dropped: None,
+    message: None,
+    stream: None,
+    other: None,
+    about_other: None,
+};
+
 impl Known {
     /// How many messages of the unit journald dropped, if this is its word of that.
     pub(super) fn suppressed(&self) -> Option<u64> {
@@ -226,6 +237,8 @@ pub(super) struct EntryReader {
     /// The items of the entry that was read last, and what was known after each.
     items: Vec<u8>,
     known: Vec<Known>,
+    /// Where that entry stands.
+    position: Option<Position>,
     meanings: HashMap<u64, Meaning>,
     shared: HashMap<u64, Vec<u8>>,
 }
@@ -237,6 +250,7 @@ impl EntryReader {
             window: Window::new(),
             items: Vec::new(),
             known: Vec::new(),
+            position: None,
             meanings: HashMap::new(),
             shared: HashMap::new(),
         }
@@ -251,13 +265,13 @@ impl EntryReader {
         self.window.forget();
     }
 
-    /// Reads the entry at `offset`.
+    /// Reads the entry at `offset`: where it stands, and what is known of it.
     pub(super) fn read(
         &mut self,
         file: &JournalFile,
         offset: u64,
         direction: Direction,
-    ) -> Result<(Position, Known), Damage> {
+    ) -> Result<(&Position, &Known), Damage> {
         file.check_offset(offset)?;
         let head = self.window.get(file, offset, ENTRY_HEAD, direction)?;
         let entry = EntryHead::parse(head, offset, file.seqnum_id())?;
@@ -274,7 +288,7 @@ impl EntryReader {
             known = known.with(NonZeroU64::new(item), self.meaning(file, item)?);
             self.known.push(known);
         }
-        Ok((entry.position, known))
+        Ok((self.position.insert(entry.position), self.known.last().unwrap_or(&NOTHING)))
     }
 
     fn meaning(&mut self, file: &JournalFile, offset: u64) -> Result<Meaning, Damage> {
@@ -304,6 +318,7 @@ impl EntryReader {
     }
 
     /// The message at `offset`, without its field's name.
+    #[inline]
     pub(super) fn message(&mut self, file: &JournalFile, offset: u64) -> Result<Vec<u8>, Damage> {
         let head = file.layout().data_head();
         if let Some(bytes) = self.window.loaded(offset, head) {
@@ -315,6 +330,11 @@ impl EntryReader {
                 return Ok(bytes.get(MESSAGE.len()..).unwrap_or_default().to_vec());
             }
         }
+        self.message_elsewhere(file, offset)
+    }
+
+    /// The same if it does not lie near its entry.
+    fn message_elsewhere(&mut self, file: &JournalFile, offset: u64) -> Result<Vec<u8>, Damage> {
         if let Some(message) = self.shared.get(&offset) {
             return Ok(message.clone());
         }

@@ -115,7 +115,8 @@ impl Lists {
 
     /// Reads one entry.
     pub(super) fn read(&mut self, offset: u64) -> Result<(Position, Known), Damage> {
-        self.reader.read(&self.file, offset, Direction::Forward)
+        let (position, known) = self.reader.read(&self.file, offset, Direction::Forward)?;
+        Ok((*position, *known))
     }
 
     /// The first index of `chain` that does not come before `position`.

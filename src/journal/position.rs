@@ -7,10 +7,10 @@ use std::cmp::Ordering;
 /// It holds what journald's own cursor holds, so an entry can be found again in any file that has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// Which sequence `seqnum` counts in; files of one journald share it until it starts anew.
-    pub seqnum_id: [u8; 16],
-    /// The entry's number in that sequence.
+    /// The entry's number in its sequence. First, since it is what differs when two are compared.
     pub seqnum: u64,
+    /// Which sequence that is; files of one journald share it until it starts anew.
+    pub seqnum_id: [u8; 16],
     /// The boot that wrote the entry.
     pub boot_id: [u8; 16],
     /// Microseconds since that boot.
@@ -103,7 +103,7 @@ mod tests {
         fn positions()(
             seqnum_id: [u8; 16], seqnum: u64, boot_id: [u8; 16], monotonic: u64, realtime: u64, xor_hash: u64
         ) -> Position {
-            Position { seqnum_id, seqnum, boot_id, monotonic, realtime, xor_hash }
+            Position { seqnum, seqnum_id, boot_id, monotonic, realtime, xor_hash }
         }
     }
 

@@ -1,16 +1,17 @@
-//! Whose the lines on standard output are.
+//! Whose an entry is.
 //!
-//! systemd opens one stream to journald for each process that it starts, and journald numbers the streams. A line may
-//! lack its invocation (its unit was gone when journald looked), and after a second journald looks again: the rest of a
-//! long log that is read late then carries the invocation of the *next* run. The number of the stream stays, so the
-//! first line of a stream decides for all.
+//! Of most entries their fields tell. Lines on standard output take more: systemd opens one stream to journald for each
+//! process that it starts, and journald numbers the streams. A line may lack its invocation (its unit was gone when
+//! journald looked), and after a second journald looks again: the rest of a long log that is read late then carries the
+//! invocation of the *next* run. The number of the stream stays, so the first line of a stream decides for all.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Source;
 use super::cursor::Span;
 use super::damage::Damage;
-use super::facts::{COMPARED, Facts, Wanted};
+use super::facts::{COMPARED, Facts, Known, Wanted};
 use super::file::JournalFile;
 use super::position::Position;
 
@@ -46,8 +47,41 @@ impl Streams {
         Self { wanted, span, files, known: HashMap::new(), last: None }
     }
 
+    /// Whose entry this is; `None` if it is not of the run.
+    pub(super) fn source(
+        &mut self,
+        file: &JournalFile,
+        position: &Position,
+        known: &Known,
+    ) -> Result<Option<Source>, Damage> {
+        const OBJECT: Facts = Facts::OBJECT_UNIT.and(Facts::ROOT);
+        const CORE: Facts = Facts::CORE_UNIT.and(Facts::CORE_MESSAGE).and(Facts::ROOT);
+        let facts = known.facts;
+        if facts.has(Facts::UNIT) {
+            let own = match known.stream {
+                Some(stream) => self.is_own(file, stream.get())?,
+                None => self.is_of_run(position, facts, Facts::INVOCATION, Facts::OTHER_INVOCATION),
+            };
+            if own {
+                return Ok(Some(Source::Job));
+            }
+        }
+        if facts.is_of_manager() && facts.has(Facts::ABOUT_INVOCATION) {
+            return Ok(Some(Source::Systemd));
+        }
+        let object = facts.has(OBJECT)
+            && self.is_of_run(position, facts, Facts::OBJECT_INVOCATION, Facts::OBJECT_OTHER_INVOCATION);
+        let core = facts.has(CORE) && self.span.holds(position);
+        Ok((object || core).then_some(Source::Other))
+    }
+
+    /// The entry names the run, or no run at all and lies in its time.
+    fn is_of_run(&self, position: &Position, facts: Facts, named: Facts, other: Facts) -> bool {
+        facts.has(named) || (!facts.has(other) && self.span.holds(position))
+    }
+
     /// Whether the stream whose DATA object lies at `offset` of `file` is of the run.
-    pub(super) fn is_own(&mut self, file: &JournalFile, offset: u64) -> Result<bool, Damage> {
+    fn is_own(&mut self, file: &JournalFile, offset: u64) -> Result<bool, Damage> {
         if let Some((last, own)) = self.last
             && last == offset
         {

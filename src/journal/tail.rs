@@ -148,8 +148,10 @@ impl Tail {
                 self.files = Arc::default();
                 return Ok(Some(arrived));
             }
-            let Some(found) = cursor.pass() else { break };
-            let entry = cursor.entry(found)?;
+            if cursor.pass().is_none() {
+                break;
+            }
+            let Some(entry) = cursor.entry().transpose()? else { break };
             room.take(&entry);
             arrived.entries.push(entry);
         }

@@ -107,7 +107,14 @@ impl Chain {
         &self,
         mut before: impl FnMut(&Self, u64) -> Result<bool, Damage>,
     ) -> Result<u64, Damage> {
-        let (mut low, mut high) = (0, self.len);
+        // Most often it is one of the ends, and each look is a call of the system.
+        if self.is_empty() || !before(self, 0)? {
+            return Ok(0);
+        }
+        if before(self, self.len - 1)? {
+            return Ok(self.len);
+        }
+        let (mut low, mut high) = (1, self.len - 1);
         while low < high {
             let middle = low + (high - low) / 2;
             if before(self, middle)? {

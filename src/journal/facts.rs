@@ -11,7 +11,7 @@ use crate::invocation::InvocationId;
 
 use super::chain::Direction;
 use super::damage::Damage;
-use super::file::JournalFile;
+use super::file::{GUESS, JournalFile};
 use super::layout::{DataHead, ENTRY_HEAD, EntryHead};
 use super::position::Position;
 use super::window::Window;
@@ -234,6 +234,8 @@ impl Known {
 pub(super) struct EntryReader {
     wanted: Wanted,
     window: Window,
+    /// Around the field that was read last of those that many entries share: they lie close together.
+    fields: Window,
     /// The items of the entry that was read last, and what was known after each.
     items: Vec<u8>,
     known: Vec<Known>,
@@ -248,6 +250,7 @@ impl EntryReader {
         Self {
             wanted,
             window: Window::new(),
+            fields: Window::new(),
             items: Vec::new(),
             known: Vec::new(),
             position: None,
@@ -263,6 +266,7 @@ impl EntryReader {
     /// Goes on in a file that has grown.
     pub(super) fn grow(&mut self) {
         self.window.forget();
+        self.fields.forget();
     }
 
     /// Reads the entry at `offset`: where it stands, and what is known of it.
@@ -307,7 +311,16 @@ impl EntryReader {
         if let Some(meaning) = self.meanings.get(&offset) {
             return Ok(*meaning);
         }
-        let meaning = self.wanted.meaning(&file.field(offset, COMPARED)?);
+        file.check_offset(offset)?;
+        let field = match self.fields.get(file, offset, GUESS, Direction::Forward) {
+            Ok(known) => {
+                let data = DataHead::parse(known, offset, file.layout())?;
+                file.payload(offset, &data, known, COMPARED)?
+            }
+            // The end of the file may be nearer than that.
+            Err(_) => file.field(offset, COMPARED)?,
+        };
+        let meaning = self.wanted.meaning(&field);
         if shared {
             if self.meanings.len() >= MEANINGS_MOST {
                 self.meanings.clear();

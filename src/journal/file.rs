@@ -20,7 +20,7 @@ use super::position::Position;
 use super::reach::Reach;
 
 /// Bytes read together with the head of a DATA object: most values are no longer.
-const GUESS: usize = 512;
+pub(super) const GUESS: usize = 512;
 
 /// From this size on, the file's length is asked before memory is reserved.
 const LARGE: usize = 64 << 10;

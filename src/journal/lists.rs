@@ -144,15 +144,7 @@ impl Lists {
     }
 
     fn bound(&self, chain: &Chain, before: impl Fn(&Position) -> bool) -> Result<u64, Damage> {
-        let is_before = |index| Ok::<_, Damage>(before(&self.file.position(chain.at(&self.file, index)?)?));
-        // Most files lie wholly on one side.
-        if chain.is_empty() || !is_before(0)? {
-            return Ok(0);
-        }
-        if is_before(chain.len() - 1)? {
-            return Ok(chain.len());
-        }
-        chain.partition_point(|_, index| is_before(index))
+        chain.partition_point(|_, index| Ok(before(&self.file.position(chain.at(&self.file, index)?)?)))
     }
 
     /// The part of a range of `chain` that is wanted by its time, and somewhat more; all of it if the clock was set back.

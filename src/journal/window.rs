@@ -5,12 +5,13 @@ use super::damage::Damage;
 use super::file::{JournalFile, cut_short};
 
 /// Bytes of a window: small where entries lie far apart, large where they follow one another.
-const SMALLEST: usize = 16 << 10;
+const SMALLEST: usize = 4 << 10;
 const LARGEST: usize = 256 << 10;
-/// The fields of an entry lie right before it; this much of the file before an entry is loaded with it.
-const BEFORE: u64 = 16 << 10;
+/// The fields of an entry lie right before it; so much of the file before an entry is loaded with it, or half of what a
+/// window has room for besides.
+const BEFORE: usize = 16 << 10;
 /// Going backwards, the items of an entry follow its head, which is what was asked for.
-const AFTER: u64 = 8 << 10;
+const AFTER: usize = 8 << 10;
 
 /// The stretch that was loaded last.
 #[derive(Debug)]
@@ -56,9 +57,10 @@ impl Window {
         self.size = if offset.abs_diff(self.start) <= near { (2 * self.size).min(LARGEST) } else { SMALLEST };
         // What is asked for is at most an entry, whose size is bounded.
         let size = self.size.max(len + 2 * SMALLEST);
+        let half = (size - len) / 2;
         self.start = match direction {
-            Direction::Forward => offset.saturating_sub(BEFORE),
-            Direction::Backward => offset.saturating_add(len as u64 + AFTER).saturating_sub(size as u64),
+            Direction::Forward => offset.saturating_sub(BEFORE.min(half) as u64),
+            Direction::Backward => offset.saturating_add((len + AFTER.min(half)) as u64).saturating_sub(size as u64),
         };
         if self.bytes.len() < size {
             self.bytes.resize(size, 0);

@@ -124,7 +124,7 @@ async fn a_start_that_polkit_takes_long_to_decide_is_the_run_that_comes_of_it() 
     let bridge = Bridge::up();
     // After this systemd need not be asked any more to keep the unit in memory, which polkit decides too.
     bridge.run("ci-test-hello").await;
-    // polkit 122 takes 15 s instead of one millisecond for about one decision in some thousand.
+    // polkit 122 takes 15 s instead of a millisecond for a decision now and then.
     bridge.bed.ok(["pkill", "--signal", "STOP", "--exact", "polkitd"]);
     let start = bridge.post("/api/job/ci-test-hello").await;
     assert_eq!((start.status, &start.json()["run"]["state"]), (202, &json!("queued")));

@@ -311,12 +311,8 @@ impl EntryReader {
         if let Some(meaning) = self.meanings.get(&offset) {
             return Ok(*meaning);
         }
-        file.check_offset(offset)?;
         let field = match self.fields.get(file, offset, GUESS, Direction::Forward) {
-            Ok(known) => {
-                let data = DataHead::parse(known, offset, file.layout())?;
-                file.payload(offset, &data, known, COMPARED)?
-            }
+            Ok(known) => file.field_in(known, offset, COMPARED)?,
             // The end of the file may be nearer than that.
             Err(_) => file.field(offset, COMPARED)?,
         };

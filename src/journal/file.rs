@@ -194,10 +194,14 @@ impl JournalFile {
 
     /// The whole field at `offset`, as `FIELD=value`, up to `wanted` bytes.
     pub(super) fn field(&self, offset: u64, wanted: usize) -> Result<Vec<u8>, Damage> {
+        self.field_in(&read_up_to(&self.file, offset, GUESS)?, offset, wanted)
+    }
+
+    /// The same, where `known` holds what has been read from `offset` on.
+    pub(super) fn field_in(&self, known: &[u8], offset: u64, wanted: usize) -> Result<Vec<u8>, Damage> {
         self.check_offset(offset)?;
-        let known = read_up_to(&self.file, offset, GUESS)?;
-        let data = DataHead::parse(&known, offset, self.header.layout)?;
-        self.payload(offset, &data, &known, wanted)
+        let data = DataHead::parse(known, offset, self.header.layout)?;
+        self.payload(offset, &data, known, wanted)
     }
 
     /// The head of the entry at `offset`.

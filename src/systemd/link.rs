@@ -150,8 +150,7 @@ impl Link {
         };
         let connecting = builder.max_queued(QUEUE).method_timeout(DECISION_TIMEOUT).build();
         // A bus that hangs takes the connection and then says nothing.
-        let connection =
-            tokio::time::timeout(ANSWER_TIMEOUT, connecting).await.map_err(|_elapsed| Error::Unreachable(None))??;
+        let connection = in_time(connecting).await??;
         let stream = MessageStream::from(&connection);
         let (resync, resyncs) = mpsc::unbounded_channel();
         tokio::select! {

@@ -340,6 +340,8 @@ async fn what_journald_dropped_is_told_where_it_is_missing() {
                     bridge.bed.ok(["journalctl", "--sync"]);
                     let told = format!("journalctl -o cat | grep -c 'Suppressed .* {job}' || true");
                     assert_eq!(bridge.bed.sh(&told), "0\n", "after {kept} lines");
+                    let printed = bridge.bed.sh(&format!("journalctl -o cat _SYSTEMD_UNIT={job}.service | wc -l"));
+                    assert_eq!(printed, format!("{kept}\n"));
                     break None;
                 }
                 told => panic!("{told:?}"),
